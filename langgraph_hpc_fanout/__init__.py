@@ -1,0 +1,93 @@
+"""LLM fan-out on supercomputers, from inside LangGraph.
+
+Names resolve when they are first used, so importing the package, or one of its rooms that do
+not need LangGraph, costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langgraph_hpc_fanout import reducers
+    from langgraph_hpc_fanout.dispatch.pool import Pool
+    from langgraph_hpc_fanout.dispatch.retry import Retry
+    from langgraph_hpc_fanout.endpoints.limits import Limits
+    from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
+    from langgraph_hpc_fanout.endpoints.protocol import Bundling, Endpoint, Health
+    from langgraph_hpc_fanout.graph import add_fan_out, create_map_reduce
+    from langgraph_hpc_fanout.journal.journal import Journal
+    from langgraph_hpc_fanout.journal.results import Results
+    from langgraph_hpc_fanout.nodes import FanOutNode, ReduceNode
+    from langgraph_hpc_fanout.records import (
+        Failure,
+        FanOutError,
+        Outcome,
+        Reply,
+        Request,
+        Usage,
+    )
+    from langgraph_hpc_fanout.tasks.prompt import Prompt
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Bundling": "endpoints.protocol",
+    "Endpoint": "endpoints.protocol",
+    "Failure": "records",
+    "FanOutError": "records",
+    "FanOutNode": "nodes",
+    "Health": "endpoints.protocol",
+    "Journal": "journal.journal",
+    "Limits": "endpoints.limits",
+    "OpenAIEndpoint": "endpoints.openai",
+    "Outcome": "records",
+    "Pool": "dispatch.pool",
+    "Prompt": "tasks.prompt",
+    "ReduceNode": "nodes",
+    "Reply": "records",
+    "Request": "records",
+    "Results": "journal.results",
+    "Retry": "dispatch.retry",
+    "Usage": "records",
+    "add_fan_out": "graph",
+    "create_map_reduce": "graph",
+}
+
+__all__ = [
+    "Bundling",
+    "Endpoint",
+    "Failure",
+    "FanOutError",
+    "FanOutNode",
+    "Health",
+    "Journal",
+    "Limits",
+    "OpenAIEndpoint",
+    "Outcome",
+    "Pool",
+    "Prompt",
+    "ReduceNode",
+    "Reply",
+    "Request",
+    "Results",
+    "Retry",
+    "Usage",
+    "add_fan_out",
+    "create_map_reduce",
+    "reducers",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "reducers":
+        return importlib.import_module(f"{__name__}.reducers")
+    if (home := _HOMES.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

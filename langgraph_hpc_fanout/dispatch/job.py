@@ -1,0 +1,206 @@
+"""What waits to be sent: tickets, and the job whose tickets they are."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from langgraph_hpc_fanout.dispatch.retry import Retry
+from langgraph_hpc_fanout.records import Failure, Reply, Request
+
+if TYPE_CHECKING:
+    from langgraph_hpc_fanout.dispatch.lane import Bundle, Lane
+
+_FEED = 64
+"""Requests made ahead of need: enough to keep lanes busy, too few to hold up the loop."""
+_SCAN = 32
+"""Most retries looked at for one that a lane may take: bounds a storm's cost."""
+
+
+class Ticket:
+    """One request on its way: how often it was sent, where it failed, when it may go again.
+
+    Args:
+        tag: Whatever the client wants to know the ticket by.
+        request: What to send.
+    """
+
+    __slots__ = (
+        "attempts",
+        "avoid",
+        "bundle",
+        "charged",
+        "deadline",
+        "faults",
+        "first_sent",
+        "open",
+        "refusals",
+        "refused_since",
+        "request",
+        "retry_at",
+        "tag",
+    )
+
+    def __init__(self, tag: Any, request: Request) -> None:
+        self.tag = tag
+        self.request = request
+        self.open = True
+        self.attempts = 0
+        self.faults = 0
+        self.refusals = 0
+        self.refused_since: float | None = None
+        self.first_sent: float | None = None
+        self.deadline: float | None = None
+        self.avoid: frozenset[Lane] = frozenset()
+        self.retry_at = 0.0
+        self.charged = 0.0
+        self.bundle: Bundle | None = None
+
+
+class Client(Protocol):
+    """Whoever owns a job: makes requests when they are wanted, takes what comes of them."""
+
+    def feed(self, most: int) -> Sequence[Ticket]:
+        """Up to `most` new tickets; an empty sequence when there are none right now."""
+        ...
+
+    def settle(self, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
+        """Take the last word on a ticket; called exactly once for each unless closed."""
+        ...
+
+    def abort(self, failures: Sequence[Failure]) -> None:
+        """The job cannot go on, for these reasons, one an endpoint."""
+        ...
+
+
+class Job:
+    """A client's tickets for one model.
+
+    Tickets are made only when a lane asks, so a million items wait as items, not as requests.
+    A failed ticket goes to `again`, where lanes that have not failed it may take it at once;
+    when its backoff is over, any lane may.
+
+    Args:
+        client: Makes tickets and takes what comes of them.
+        model: Logical model that all tickets ask for.
+        retry: How hard to try.
+        item_deadline: Seconds from an item's first attempt to its last.
+    """
+
+    def __init__(
+        self, client: Client, model: str, retry: Retry, item_deadline: float | None = None
+    ) -> None:
+        self.client = client
+        self.model = model
+        self.retry = retry
+        self.item_deadline = item_deadline
+        self.in_flight: set[Ticket] = set()
+        self.open = True
+        self._ready: deque[Ticket] = deque()
+        self._again: dict[Ticket, None] = {}
+        self._delayed: list[tuple[float, int, Ticket]] = []
+        self._pushed = 0
+        self._dry = False
+
+    def __repr__(self) -> str:
+        return (
+            f"Job({self.model!r}, {len(self.in_flight)} in flight, {len(self._ready)} ready, "
+            f"{len(self._again)} to retry)"
+        )
+
+    def refresh(self) -> None:
+        """The client has more to feed."""
+        self._dry = False
+
+    def may_have_work(self) -> bool:
+        """Whether asking for a ticket is worth while."""
+        return bool(self._ready or self._again) or not self._dry
+
+    def peek(self) -> Ticket | None:
+        """The ticket that will probably be taken next."""
+        if not self._ready and not self._dry:
+            self._refill()
+        if self._ready:
+            return self._ready[0]
+        return next(iter(self._again), None)
+
+    def take(self, lane: Lane) -> Ticket | None:
+        """The next ticket that this lane may send."""
+        ticket = self._take_again(lane) if self._again else None
+        if ticket is None:
+            ticket = self._take_ready()
+            if ticket is None:
+                return None
+        self.in_flight.add(ticket)
+        return ticket
+
+    def put_back(self, ticket: Ticket, *, avoid: Lane | None, retry_at: float) -> None:
+        """Wait for another try: by lanes not avoided at once, by any from `retry_at`."""
+        self.in_flight.discard(ticket)
+        if avoid is not None:
+            ticket.avoid |= {avoid}
+        ticket.retry_at = retry_at
+        self._again[ticket] = None
+        self._pushed += 1
+        heapq.heappush(self._delayed, (retry_at, self._pushed, ticket))
+
+    def next_retry(self) -> float | None:
+        """When the next backoff ends, if any is running."""
+        while self._delayed and self._delayed[0][2] not in self._again:
+            heapq.heappop(self._delayed)
+        return self._delayed[0][0] if self._delayed else None
+
+    def end_backoffs(self, now: float) -> bool:
+        """Let any lane take the tickets whose backoff is over; says whether there were any."""
+        freed = False
+        while (due := self.next_retry()) is not None and due <= now:
+            _, _, ticket = heapq.heappop(self._delayed)
+            del self._again[ticket]
+            ticket.avoid = frozenset()
+            self._ready.appendleft(ticket)
+            freed = True
+        return freed
+
+    def drop(self, ticket: Ticket) -> None:
+        """Forget a ticket that is settled; one that waits is passed over when its turn comes."""
+        ticket.open = False
+        self.in_flight.discard(ticket)
+        self._again.pop(ticket, None)
+
+    def close(self) -> None:
+        """Send nothing more and cancel what is in flight. Runs on the dispatch loop."""
+        self.open = False
+        self._dry = True
+        self._ready.clear()
+        self._again.clear()
+        self._delayed.clear()
+        for ticket in self.in_flight:
+            ticket.open = False
+            if ticket.bundle is not None:
+                ticket.bundle.cancel_if_done(asyncio.get_running_loop().time())
+        self.in_flight.clear()
+
+    def _refill(self) -> None:
+        tickets = self.client.feed(_FEED)
+        self._ready.extend(tickets)
+        self._dry = not tickets
+
+    def _take_ready(self) -> Ticket | None:
+        while self._ready or not self._dry:
+            if not self._ready:
+                self._refill()
+            elif (ticket := self._ready.popleft()).open:
+                return ticket
+        return None
+
+    def _take_again(self, lane: Lane) -> Ticket | None:
+        for number, ticket in enumerate(self._again):
+            if number == _SCAN:
+                break
+            if lane not in ticket.avoid:
+                del self._again[ticket]
+                return ticket
+        return None

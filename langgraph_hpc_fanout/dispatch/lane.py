@@ -1,0 +1,266 @@
+"""A lane: one endpoint, pulling requests as its limits and health allow."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import TYPE_CHECKING
+
+from langgraph_hpc_fanout.dispatch.job import Job, Ticket
+from langgraph_hpc_fanout.dispatch.rates import Gate
+from langgraph_hpc_fanout.endpoints.protocol import Endpoint, Health
+from langgraph_hpc_fanout.records import Failure, Reply
+
+if TYPE_CHECKING:
+    from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
+
+_PROBE_TIMEOUT = 10.0
+_PROBE_DELAYS = (0.2, 0.5, 1.0)
+"""Waits between the first probes; a lane that fails them all is taken for dead."""
+_PROBE_DELAY_DEAD = 15.0
+_CHILLS = 4
+"""Times in a row a lane may be found well by a probe and absent by a request."""
+_INSTANT = 0.001
+"""Seconds under which a send may not have waited at all; then others get a turn first."""
+
+
+class State(enum.Enum):
+    """Whether a lane pulls."""
+
+    OPENING = "not probed yet"
+    OPEN = "pulling"
+    COLD = "not answering; probing"
+    DEAD = "given up, probed now and then"
+    CLOSED = "closed"
+
+
+class Bundle:
+    """Tickets that travel in one send, and the scope in which they do."""
+
+    __slots__ = ("jobs", "scope", "tickets")
+
+    def __init__(self, taken: list[tuple[Job, Ticket]]) -> None:
+        self.jobs = [job for job, _ in taken]
+        self.tickets = [ticket for _, ticket in taken]
+        self.scope: asyncio.Timeout | None = None
+        for ticket in self.tickets:
+            ticket.bundle = self
+
+    def cancel_if_done(self, now: float) -> None:
+        """Stop the send when nobody waits for any of its tickets any more."""
+        if self.scope is not None and not any(ticket.open for ticket in self.tickets):
+            self.scope.reschedule(now)
+
+
+class Lane:
+    """One endpoint at work: workers that each take, send, hand over and take again.
+
+    Workers are started on demand, at most `limits.concurrency`, and end when there is nothing
+    to take, so an idle lane costs nothing and a million items need no million tasks.
+
+    Args:
+        endpoint: The door.
+        scheduler: Whom to ask for tickets and to hand replies to.
+    """
+
+    def __init__(self, endpoint: Endpoint, scheduler: Scheduler) -> None:
+        self.endpoint = endpoint
+        self.name = endpoint.name
+        self.state = State.OPENING
+        self.serves: frozenset[str] = frozenset()
+        self.failure: Failure | None = None
+        self.in_flight = 0
+        self._scheduler = scheduler
+        self._loop = asyncio.get_running_loop()
+        self._gate: Gate | None = None
+        limits = endpoint.limits
+        if limits.requests is not None or limits.tokens is not None:
+            self._gate = Gate(limits, self._loop.time)
+        self._workers: set[asyncio.Task[None]] = set()
+        self._prober: asyncio.Task[None] | None = None
+        self._paused_until = 0.0
+        self._chills = 0
+
+    def __repr__(self) -> str:
+        return f"Lane({self.name!r}, {self.state.name}, {self.in_flight} in flight)"
+
+    # -- pulling ------------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the lane would take one more request now."""
+        return (
+            self.state is State.OPEN
+            and len(self._workers) < self.endpoint.limits.concurrency
+            and self._paused_until <= self._loop.time()
+        )
+
+    def wake(self) -> None:
+        """Start a worker if there is room for one."""
+        if self.has_room:
+            worker = self._loop.create_task(self._work(), name=f"lane {self.name}")
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+
+    def pause(self, seconds: float) -> None:
+        """Take nothing for a while: the server asked for it."""
+        until = self._loop.time() + seconds
+        if until > self._paused_until:
+            self._paused_until = until
+            self._loop.call_at(until, self.wake)
+
+    async def _work(self) -> None:
+        while self.state is State.OPEN and self._paused_until <= self._loop.time():
+            bundle = self._take() if self._gate is None else await self._take_gated(self._gate)
+            if bundle is None:
+                return
+            if self._scheduler.may_have_work(self):
+                self.wake()
+            sent = self._loop.time()
+            await self._send(bundle)
+            if self._loop.time() - sent < _INSTANT:
+                await asyncio.sleep(0)
+
+    def _take(self) -> Bundle | None:
+        taken = []
+        for _ in range(self.endpoint.bundling.max_items):
+            if (pair := self._scheduler.take(self)) is None:
+                break
+            taken.append(pair)
+        return Bundle(taken) if taken else None
+
+    async def _take_gated(self, gate: Gate) -> Bundle | None:
+        async with gate:
+            if (ahead := self._scheduler.peek(self)) is None:
+                return None
+            await gate.admit(_tokens(ahead))
+            if self.state is not State.OPEN or self._paused_until > self._loop.time():
+                return None
+            bundle = self._take()
+            if bundle is not None:
+                for ticket in bundle.tickets:
+                    ticket.charged = _tokens(ticket)
+                    gate.charge(ticket.charged)
+            return bundle
+
+    # -- sending ------------------------------------------------------------------------
+
+    async def _send(self, bundle: Bundle) -> None:
+        started = self._loop.time()
+        self._stamp(bundle, started)
+        waiting = dict(enumerate(zip(bundle.jobs, bundle.tickets, strict=True)))
+        self.in_flight += len(waiting)
+        failure = Failure("transient", f"{self.name} ended without a reply.", None, True, self.name)
+        try:
+            async with asyncio.timeout_at(self._end(bundle, started)) as bundle.scope:
+                requests = [ticket.request for ticket in bundle.tickets]
+                async for reply in self.endpoint.send(requests):
+                    if (pair := waiting.pop(reply.position, None)) is not None:
+                        self._answered(*pair, reply, started)
+        except TimeoutError:
+            message = f"{self.name} did not answer within {self._loop.time() - started:.1f} s."
+            failure = Failure("timeout", message, None, True, self.name)
+        except Exception as error:  # noqa: BLE001 - an endpoint's bug must not end the lane
+            message = f"{self.name} raised {type(error).__name__}: {error}"
+            failure = Failure("transient", message, None, True, self.name)
+        finally:
+            bundle.scope = None
+            for position, pair in waiting.items():
+                self._answered(*pair, Reply(position, failure=failure), started)
+
+    def _stamp(self, bundle: Bundle, now: float) -> None:
+        for job, ticket in zip(bundle.jobs, bundle.tickets, strict=True):
+            ticket.attempts += 1
+            if ticket.first_sent is None:
+                ticket.first_sent = now
+                if job.item_deadline is not None:
+                    ticket.deadline = now + job.item_deadline
+
+    @staticmethod
+    def _end(bundle: Bundle, now: float) -> float:
+        ends = []
+        for job, ticket in zip(bundle.jobs, bundle.tickets, strict=True):
+            end = now + job.retry.timeout
+            ends.append(end if ticket.deadline is None else min(end, ticket.deadline))
+        return max(ends)
+
+    def _answered(self, job: Job, ticket: Ticket, reply: Reply, started: float) -> None:
+        self.in_flight -= 1
+        ticket.bundle = None
+        if self._gate is not None:
+            used = ticket.charged if reply.failure is None else 0.0
+            if reply.usage is not None:
+                used = float(reply.usage.total_tokens)
+            self._gate.settle(ticket.charged, used)
+        if reply.failure is None:
+            self._chills = 0
+        self._scheduler.answered(job, ticket, reply, self, self._loop.time() - started)
+
+    # -- health -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Probe the endpoint, unless that is under way or it is known to be well."""
+        if self.state in (State.OPENING, State.COLD, State.DEAD) and self._prober is None:
+            if self.state is State.DEAD:
+                self.state, self.failure, self._chills = State.COLD, None, 0
+            self._prober = self._loop.create_task(self._probe(), name=f"probe {self.name}")
+
+    def chill(self, failure: Failure) -> None:
+        """Stop pulling: a request found nobody there, or not the model it asked for."""
+        if self.state is not State.OPEN:
+            return
+        self._chills += 1
+        self.state, self.failure = State.COLD, failure
+        if self._chills >= _CHILLS:
+            self.state = State.DEAD
+            self._scheduler.lane_changed()
+        else:
+            self.start()
+
+    async def close(self) -> None:
+        """Stop everything and close the endpoint."""
+        self.state = State.CLOSED
+        tasks = [task for task in (*self._workers, self._prober) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.endpoint.close()
+
+    async def _probe(self) -> None:
+        try:
+            delays = iter(_PROBE_DELAYS)
+            while not (health := await self._ask_health()).ok:
+                self.failure = health.failure
+                if health.failure is not None and health.failure.kind == "auth":
+                    self.state = State.DEAD
+                    break
+                if (delay := next(delays, None)) is None:
+                    self.state, delay = State.DEAD, _PROBE_DELAY_DEAD
+                    self._scheduler.lane_changed()
+                    if not self._scheduler.busy:
+                        return
+                await asyncio.sleep(delay)
+            else:
+                self.serves = frozenset(self.endpoint.models)
+                self.state, self.failure = State.OPEN, None
+        finally:
+            self._prober = None
+        self._scheduler.lane_changed()
+        self.wake()
+
+    async def _ask_health(self) -> Health:
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                await self.endpoint.open()
+                return await self.endpoint.probe()
+        except TimeoutError:
+            message = f"{self.name} did not answer a probe within {_PROBE_TIMEOUT:.0f} s."
+        except Exception as error:  # noqa: BLE001 - an endpoint's bug must not end the lane
+            message = f"{self.name} could not be opened: {type(error).__name__}: {error}"
+        return Health(ok=False, failure=Failure("cold", message, None, True, self.name))
+
+
+def _tokens(ticket: Ticket) -> float:
+    """Tokens to reserve: those to read, and the most that may be written."""
+    request = ticket.request
+    return float(request.prompt_tokens + (request.max_tokens or 256))

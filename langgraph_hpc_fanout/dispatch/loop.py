@@ -1,0 +1,119 @@
+"""The dispatch loop: one background thread with one event loop, for all pools of a process.
+
+Nodes are called from many threads (sync `invoke`) and from foreign loops (`ainvoke`,
+notebooks, servers). Connections, limiters and timers belong to a loop, so they all live on
+this one, and callers only wait for its results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import uvloop
+
+T = TypeVar("T")
+
+_CLOSING_SECONDS = 2.0
+
+
+class DispatchLoop:
+    """A daemon thread that runs an event loop until the interpreter exits."""
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self._at_exit: list[Callable[[], Awaitable[None]]] = []
+        self._thread = threading.Thread(target=self._run, name="hpc-fanout-dispatch", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_current_thread(self) -> bool:
+        """Whether the caller runs on this loop's thread."""
+        return threading.current_thread() is self._thread
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Run a coroutine on the loop, from any thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and wait for it.
+
+        Raises:
+            RuntimeError: If called on the loop's own thread, where it would wait for itself.
+        """
+        if self.is_current_thread:
+            coroutine.close()
+            raise RuntimeError(
+                "A fan-out was started synchronously on the dispatch thread, where it would wait "
+                "for itself for ever; use ainvoke there."
+            )
+        return self.submit(coroutine).result()
+
+    def at_exit(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have something closed on the loop before the interpreter exits."""
+        self._at_exit.append(close)
+
+    def forget(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Take back what `at_exit` was given."""
+        if close in self._at_exit:
+            self._at_exit.remove(close)
+
+    def stop(self) -> None:
+        """Close what was registered, then end the thread."""
+        closing = self.submit(self._close_all())
+        try:
+            closing.result(_CLOSING_SECONDS)
+        except TimeoutError:
+            closing.cancel()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(_CLOSING_SECONDS)
+
+    async def _close_all(self) -> None:
+        await asyncio.gather(*(close() for close in self._at_exit), return_exceptions=True)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        self.loop.close()
+
+
+# Re-entrant, because a signal handler may want the loop on a thread that holds it.
+_lock = threading.RLock()
+_current: DispatchLoop | None = None
+
+
+def dispatch_loop() -> DispatchLoop:
+    """The process's dispatch loop, started when first wanted."""
+    global _current
+    with _lock:
+        if _current is None:
+            _current = DispatchLoop()
+            atexit.register(_stop, _current)
+        return _current
+
+
+def _stop(loop: DispatchLoop) -> None:
+    # A forked child inherits its parent's exit handlers, but not the thread.
+    if loop is _current:
+        loop.stop()
+
+
+_inherited: list[DispatchLoop] = []
+
+
+def _after_fork() -> None:
+    """Start afresh in a forked child: the thread is gone, the lock may be held by it."""
+    global _current, _lock
+    _lock = threading.RLock()
+    if _current is not None:
+        # Kept for ever: collecting it would close sockets that the parent uses.
+        _inherited.append(_current)
+    _current = None
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,107 @@
+"""A pool: the endpoints that a fan-out may use, shared by any number of graphs."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
+from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
+from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
+from langgraph_hpc_fanout.endpoints.protocol import Endpoint
+
+
+class Pool:
+    """Endpoints that pull from one queue.
+
+    A pool opens its endpoints when it is first used and closes them at exit, so it may be
+    made at import time, used from several graphs, threads and event loops at once, closed and
+    used again, and inherited by a forked process.
+
+    Args:
+        endpoints: Endpoints, or URLs of OpenAI-compatible servers; one of them or several.
+
+    Raises:
+        ValueError: If there are none, or two have the same name.
+        TypeError: If one is neither a URL nor an endpoint.
+
+    Example:
+        ```python
+        pool = Pool(["http://127.0.0.1:8000/v1", "http://127.0.0.1:8001/v1"])
+        ```
+    """
+
+    def __init__(self, endpoints: str | Endpoint | Iterable[str | Endpoint]) -> None:
+        if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
+            endpoints = [endpoints]
+        self.endpoints: tuple[Endpoint, ...] = tuple(_endpoint(each) for each in endpoints)
+        if not self.endpoints:
+            raise ValueError("The pool is empty; give it at least one URL or endpoint.")
+        names = [endpoint.name for endpoint in self.endpoints]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"The pool has several endpoints named {', '.join(twice)}.")
+        self._scheduler: Scheduler | None = None
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"Pool([{', '.join(endpoint.name for endpoint in self.endpoints)}])"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what is running and close all connections; the next use opens them again."""
+        if self._scheduler is not None:
+            dispatch_loop().wait_for(self._close())
+
+    def scheduler(self) -> Scheduler:
+        """The pool's scheduler on the running loop; made anew after a close or a fork."""
+        loop = asyncio.get_running_loop()
+        if self._scheduler is None or self._scheduler.loop is not loop:
+            if self._finalizer is not None:
+                self._finalizer.detach()
+            self._scheduler = scheduler = Scheduler(self.endpoints)
+            dispatch = dispatch_loop()
+            if dispatch.loop is loop:
+                dispatch.at_exit(scheduler.close)
+                self._finalizer = weakref.finalize(self, _abandon, scheduler)
+                self._finalizer.atexit = False
+        return self._scheduler
+
+    async def _close(self) -> None:
+        scheduler, self._scheduler = self._scheduler, None
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        if scheduler is not None and scheduler.loop is asyncio.get_running_loop():
+            dispatch_loop().forget(scheduler.close)
+            await scheduler.close()
+
+
+def _endpoint(given: str | Endpoint) -> Endpoint:
+    if isinstance(given, str):
+        return OpenAIEndpoint(given)
+    if isinstance(given, Endpoint):
+        return given
+    raise TypeError(
+        f"A pool takes URLs and endpoints, not {type(given).__name__}; "
+        "see langgraph_hpc_fanout.Endpoint for what an endpoint has."
+    )
+
+
+def _abandon(scheduler: Scheduler) -> None:
+    """Close the connections of a pool that was garbage collected."""
+    dispatch = dispatch_loop()
+    if dispatch.loop is scheduler.loop:
+        dispatch.forget(scheduler.close)
+        dispatch.submit(scheduler.close())

@@ -1,0 +1,270 @@
+"""The scheduler: lanes pull from jobs; what fails goes back, marked with where it failed."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import deque
+from collections.abc import Sequence
+
+from langgraph_hpc_fanout.dispatch.job import Job, Ticket
+from langgraph_hpc_fanout.dispatch.lane import Lane, State
+from langgraph_hpc_fanout.dispatch.retry import ACTIONS, Action
+from langgraph_hpc_fanout.endpoints.protocol import Endpoint
+from langgraph_hpc_fanout.records import Failure, Reply
+
+
+class Scheduler:
+    """Decides who gets which request when.
+
+    It knows neither LangGraph nor HTTP nor the wall clock: time is the event loop's, chance
+    is the given generator's. Everything happens on the loop it was made on.
+
+    Args:
+        endpoints: One lane is made for each.
+        rng: Where jitter comes from.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], rng: random.Random | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.lanes = [Lane(endpoint, self) for endpoint in endpoints]
+        self._rng = rng or random.Random()
+        self._jobs: deque[Job] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any job is open."""
+        return bool(self._jobs)
+
+    # -- jobs ---------------------------------------------------------------------------
+
+    async def resolve(self, model: str | None) -> str:
+        """The logical model to ask for: the given one, or the only one served.
+
+        Raises:
+            LookupError: If no endpoint serves it, or several models are served and none was
+                named. The message says why for each endpoint.
+        """
+        for lane in self.lanes:
+            lane.start()
+        while True:
+            if denied := self._denied():
+                raise LookupError(explain(denied, model))
+            served = {
+                name for lane in self.lanes if lane.state is State.OPEN for name in lane.serves
+            }
+            if model is not None and model in served:
+                return model
+            if not any(lane.state in (State.OPENING, State.COLD) for lane in self.lanes):
+                break
+            if (
+                model is None
+                and served
+                and not any(lane.state is State.OPENING for lane in self.lanes)
+            ):
+                break
+            self._changed.clear()
+            await self._changed.wait()
+        if model is None and len(served) == 1:
+            return served.pop()
+        if model is None and served:
+            raise LookupError(
+                f"The pool serves several models ({', '.join(sorted(served))}); "
+                "say which one is meant with Prompt(model=...)."
+            )
+        raise LookupError(explain(self.why_not(), model))
+
+    def add(self, job: Job) -> None:
+        """Let lanes pull from a job."""
+        self._jobs.append(job)
+        for lane in self.lanes:
+            lane.start()
+            lane.wake()
+
+    def refresh(self, job: Job) -> None:
+        """A job has more to feed."""
+        job.refresh()
+        for lane in self.lanes:
+            lane.wake()
+
+    def remove(self, job: Job) -> None:
+        """Close a job: nothing more is sent for it, what is in flight is cancelled."""
+        job.close()
+        if job in self._jobs:
+            self._jobs.remove(job)
+
+    async def close(self) -> None:
+        """Abort all jobs and close all lanes."""
+        for job in list(self._jobs):
+            self._abort(job, [Failure("cancelled", "The pool was closed.")])
+        if self._timer is not None:
+            self._timer.cancel()
+        await asyncio.gather(*(lane.close() for lane in self.lanes), return_exceptions=True)
+
+    # -- what lanes ask -----------------------------------------------------------------
+
+    def take(self, lane: Lane) -> tuple[Job, Ticket] | None:
+        """The next ticket for a lane; jobs take turns."""
+        for _ in range(len(self._jobs)):
+            job = self._jobs[0]
+            self._jobs.rotate(-1)
+            if job.model in lane.serves and (ticket := job.take(lane)) is not None:
+                return job, ticket
+        return None
+
+    def peek(self, lane: Lane) -> Ticket | None:
+        """The ticket that the lane would probably get next."""
+        for job in self._jobs:
+            if job.model in lane.serves and (ticket := job.peek()) is not None:
+                return ticket
+        return None
+
+    def may_have_work(self, lane: Lane) -> bool:
+        """Whether asking for one more ticket is worth while."""
+        return any(job.model in lane.serves and job.may_have_work() for job in self._jobs)
+
+    def answered(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
+        """Act on what came back for a ticket."""
+        if not ticket.open:
+            return
+        failure = reply.failure
+        if failure is None:
+            self._settle(job, ticket, reply, lane, seconds)
+            return
+        action = ACTIONS[failure.kind]
+        if action is Action.ABORT:
+            self._abort(job, [failure])
+        elif action is Action.GIVE_UP or not self._worth_retrying(job, ticket, action):
+            self._settle(job, ticket, reply, lane, seconds)
+        else:
+            self._try_again(job, ticket, reply, lane, action, seconds)
+
+    def lane_changed(self) -> None:
+        """A lane opened, died or serves other models: wake who waits, abort who cannot go on."""
+        self._changed.set()
+        for job in list(self._jobs):
+            if denied := self._denied():
+                self._abort(job, denied)
+            elif not any(_may_serve(lane, job.model) for lane in self.lanes):
+                self._abort(job, self.why_not())
+
+    def why_not(self) -> list[Failure]:
+        """For each endpoint, why it does not serve a model that no lane serves."""
+        return [_why_not(lane) for lane in self.lanes]
+
+    def _denied(self) -> list[Failure]:
+        failures = [lane.failure for lane in self.lanes]
+        return [failure for failure in failures if failure is not None and failure.kind == "auth"]
+
+    # -- failures -----------------------------------------------------------------------
+
+    def _worth_retrying(self, job: Job, ticket: Ticket, action: Action) -> bool:
+        now = self.loop.time()
+        if ticket.deadline is not None and now >= ticket.deadline:
+            return False
+        if action is Action.TRY_AGAIN:
+            ticket.faults += 1
+            return ticket.faults < job.retry.attempts
+        ticket.refusals += 1
+        if ticket.refused_since is None:
+            ticket.refused_since = now
+        return now - ticket.refused_since < job.retry.patience
+
+    def _try_again(
+        self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, action: Action, seconds: float
+    ) -> None:
+        assert reply.failure is not None  # noqa: S101 - narrows the type
+        delay = reply.retry_after
+        if delay is None:
+            failures = ticket.faults if action is Action.TRY_AGAIN else ticket.refusals
+            delay = job.retry.backoff(failures, self._rng)
+        retry_at = self.loop.time() + delay
+        if retry_at >= _last_moment(job, ticket):
+            self._settle(job, ticket, reply, lane, seconds)
+            return
+        job.put_back(ticket, avoid=lane, retry_at=retry_at)
+        if ticket.deadline is not None:
+            late = (job, ticket, reply, lane, seconds)
+            self.loop.call_at(ticket.deadline, self._settle_waiting, *late)
+        if action is Action.WAIT:
+            lane.pause(delay)
+        elif action is Action.PROBE:
+            lane.chill(reply.failure)
+        self._offer(job, ticket)
+        self._set_timer(retry_at)
+
+    def _offer(self, job: Job, ticket: Ticket) -> None:
+        """Wake one lane that may take a ticket at once."""
+        for lane in self.lanes:
+            if lane.has_room and job.model in lane.serves and lane not in ticket.avoid:
+                lane.wake()
+                return
+
+    def _settle(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
+        job.drop(ticket)
+        job.client.settle(ticket, reply, lane, seconds)
+
+    def _settle_waiting(
+        self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float
+    ) -> None:
+        """An item's time is up while it waits for another try: its last failure stands."""
+        if ticket.open and ticket not in job.in_flight:
+            self._settle(job, ticket, reply, lane, seconds)
+
+    def _abort(self, job: Job, failures: Sequence[Failure]) -> None:
+        self.remove(job)
+        job.client.abort(failures)
+
+    # -- backoffs -----------------------------------------------------------------------
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = self.loop.call_at(when, self._end_backoffs)
+
+    def _end_backoffs(self) -> None:
+        self._timer = None
+        now = self.loop.time()
+        freed = [job.end_backoffs(now) for job in self._jobs]
+        if any(freed):
+            for lane in self.lanes:
+                lane.wake()
+        due = [when for job in self._jobs if (when := job.next_retry()) is not None]
+        if due:
+            self._set_timer(min(due))
+
+
+def explain(failures: Sequence[Failure], model: str | None) -> str:
+    """One message from one reason an endpoint."""
+    wanted = "any model" if model is None else f"model {model!r}"
+    reasons = "; ".join(failure.message.rstrip(".") for failure in failures)
+    return f"No endpoint serves {wanted}: {reasons}."
+
+
+def _last_moment(job: Job, ticket: Ticket) -> float:
+    """When a ticket's time or patience ends."""
+    end = math.inf if ticket.deadline is None else ticket.deadline
+    if ticket.refused_since is not None:
+        end = min(end, ticket.refused_since + job.retry.patience)
+    return end
+
+
+def _may_serve(lane: Lane, model: str) -> bool:
+    if lane.state is State.OPENING:
+        return True
+    return lane.state in (State.OPEN, State.COLD) and (model in lane.serves or not lane.serves)
+
+
+def _why_not(lane: Lane) -> Failure:
+    if lane.state is State.OPEN:
+        offered = ", ".join(sorted(lane.serves)) or "nothing"
+        message = f"{lane.name} does not serve it, it serves {offered}"
+        return Failure("cold", message, None, False, lane.name)
+    if lane.failure is not None:
+        return lane.failure
+    return Failure("cold", f"{lane.name} is {lane.state.value}", None, True, lane.name)

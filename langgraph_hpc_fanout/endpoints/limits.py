@@ -1,0 +1,93 @@
+"""What may be asked of an endpoint at once and per second."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_UNIT_SECONDS = {
+    "s": 1.0,
+    "sec": 1.0,
+    "second": 1.0,
+    "min": 60.0,
+    "minute": 60.0,
+    "h": 3600.0,
+    "hour": 3600.0,
+}
+_RATE = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*/\s*([a-z]+)\s*", re.IGNORECASE)
+
+
+def per_second(rate: str, what: str = "rate") -> float:
+    """The rate `"10/s"`, `"600/min"` or `"36000/h"` in units per second.
+
+    Raises:
+        ValueError: If the text is no such rate, or the rate is not positive.
+    """
+    match = _RATE.fullmatch(rate) if isinstance(rate, str) else None
+    if match is None or match[2].lower() not in _UNIT_SECONDS:
+        raise ValueError(
+            f"Limits({what}={rate!r}) is no rate; write a number per s, min or h, such as '10/s'."
+        )
+    value = float(match[1]) / _UNIT_SECONDS[match[2].lower()]
+    if value <= 0:
+        raise ValueError(f"Limits({what}={rate!r}) would never let anything through.")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be asked of one endpoint.
+
+    Args:
+        concurrency: Most requests in flight.
+        requests: Rate of requests, such as `"10/s"` or `"600/min"`; None for no limit.
+        tokens: Rate of prompt and completion tokens, such as `"60000/min"`; None for no limit.
+        burst: Most requests let through at once after a pause. By default a tenth of a
+            second's worth, at least one; never more than a second's worth.
+
+    Raises:
+        ValueError: If a limit would let nothing through or a rate cannot be read.
+    """
+
+    concurrency: int = 64
+    requests: str | None = None
+    tokens: str | None = None
+    burst: int | None = None
+    requests_per_second: float | None = field(init=False, repr=False, compare=False, default=None)
+    tokens_per_second: float | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        if (
+            isinstance(self.concurrency, bool)
+            or not isinstance(self.concurrency, int)
+            or self.concurrency < 1
+        ):
+            raise ValueError(
+                f"Limits(concurrency={self.concurrency!r}) must be a whole number, at least 1."
+            )
+        if self.requests is not None:
+            object.__setattr__(self, "requests_per_second", per_second(self.requests, "requests"))
+        if self.tokens is not None:
+            object.__setattr__(self, "tokens_per_second", per_second(self.tokens, "tokens"))
+        if self.burst is not None:
+            self._check_burst(self.burst)
+
+    def _check_burst(self, burst: int) -> None:
+        if self.requests_per_second is None:
+            raise ValueError(
+                f"Limits(burst={burst!r}) needs requests=, the rate that it belongs to."
+            )
+        most = max(1, int(self.requests_per_second))
+        if not 1 <= burst <= most:
+            raise ValueError(
+                f"Limits(burst={burst!r}) must lie between 1 and a second's worth, {most}."
+            )
+
+    def describe(self) -> str:
+        """The limits in a few words, for graphs and logs."""
+        parts = [f"{self.concurrency} at once"]
+        if self.requests:
+            parts.append(f"{self.requests} requests")
+        if self.tokens:
+            parts.append(f"{self.tokens} tokens")
+        return ", ".join(parts)

@@ -1,0 +1,256 @@
+"""Any OpenAI-compatible chat server: vLLM, llama.cpp, gateways, OpenAI itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from langgraph_hpc_fanout.endpoints.chat import (
+    failure_of,
+    read_completion,
+    retry_after,
+    usage_of,
+    wire_body,
+)
+from langgraph_hpc_fanout.endpoints.credentials import ApiKey, CredentialError, Credentials
+from langgraph_hpc_fanout.endpoints.limits import Limits
+from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
+from langgraph_hpc_fanout.records import Failure, FailureKind, Reply, Request
+
+_CONNECT_SECONDS = 10.0
+_KEEPALIVE_SECONDS = 4.0
+"""Less than uvicorn's 5 s (vLLM's server), so that no request meets a closing connection."""
+
+_orphans: list[aiohttp.ClientSession] = []
+"""Sessions inherited through a fork. Closing them would disturb the parent's connections."""
+
+
+class OpenAIEndpoint:
+    """A chat server behind a URL.
+
+    Args:
+        url: Base URL, usually ending in `/v1`.
+        name: Name in logs, graphs and outcomes; by default host and port of the URL.
+        models: What it serves: a mapping of logical names to the ids it knows, or ids that are
+            their own logical names. By default what `/models` lists.
+        api_key: The token, the name of an environment variable that holds it, or a function,
+            sync or async, that returns it.
+        limits: What may be asked of it.
+
+    Raises:
+        ValueError: If the URL is none.
+
+    Example:
+        ```python
+        OpenAIEndpoint(
+            "http://127.0.0.1:8000/v1",
+            models={"gpt-oss-120b": "openai/gpt-oss-120b"},
+            limits=Limits(concurrency=256, requests="100/s"),
+        )
+        ```
+    """
+
+    bundling = Bundling()
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str | None = None,
+        models: Mapping[str, str] | Iterable[str] | None = None,
+        api_key: ApiKey | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        parsed = URL(url.rstrip("/").removesuffix("/chat/completions"))
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise ValueError(
+                f"{_shown(parsed)!r} is no URL of a chat server; "
+                "give one such as http://127.0.0.1:8000/v1."
+            )
+        if parsed.user is not None and api_key is not None:
+            raise ValueError(
+                f"{_shown(parsed)} is given a user in its URL and an api_key=; give one of the two."
+            )
+        self._url = parsed
+        self._chat_url = parsed / "chat" / "completions"
+        self.name = name or _name(parsed)
+        self.limits = limits or Limits()
+        self.models: Mapping[str, str] = _mapping(models)
+        self._discover = models is None
+        self._credentials = Credentials(api_key)
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._proxy: str | None = None
+
+    def __repr__(self) -> str:
+        return f"OpenAIEndpoint({_shown(self._url)!r}, {self.limits.describe()})"
+
+    async def open(self) -> None:
+        """Make a session on the running loop, unless there is one."""
+        loop = asyncio.get_running_loop()
+        if self._session is not None and self._loop is not loop:
+            _orphans.append(self._session)
+            self._session = None
+        if self._session is None:
+            self._loop = loop
+            # A cookie jar and the environment's proxies cost time on every request; proxies
+            # are looked up once instead.
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"Content-Type": "application/json"},
+            )
+            if not proxy_bypass(self._url.host or ""):
+                self._proxy = getproxies().get(self._url.scheme)
+
+    async def close(self) -> None:
+        """Close the session and its connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def probe(self) -> Health:
+        """List the models: says whether the server is there, lets us in, and what it serves."""
+        try:
+            status, raw, _ = await self._exchange("GET", self._url / "models", None)
+        except (CredentialError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            return Health(ok=False, failure=self._failure_from(error))
+        if status in (401, 403):
+            return Health(ok=False, failure=self._explain_auth(failure_of(status, raw, self.name)))
+        if status in (429, 503) or (status >= 500 and self._discover):
+            return Health(ok=False, failure=failure_of(status, raw, self.name))
+        listed = _listed(raw) if status == 200 else None
+        if not self._discover:
+            return self._check_models(listed)
+        if not listed:
+            message = (
+                f"{self.name} lists no models at {_shown(self._url / 'models')} ({status}); "
+                "is the URL right? It usually ends in /v1; or say models= yourself."
+            )
+            return Health(ok=False, failure=self._failure("cold", message, status))
+        self.models = {model: model for model in listed}
+        return Health(ok=True)
+
+    async def send(self, requests: Sequence[Request]) -> AsyncIterator[Reply]:
+        """Ask for each request in turn; the bundle has one unless the caller says otherwise."""
+        for position, request in enumerate(requests):
+            yield await self._ask(position, request)
+
+    async def _ask(self, position: int, request: Request) -> Reply:
+        served = self.models.get(request.model) if request.model is not None else None
+        if served is None and request.model is None and len(self.models) == 1:
+            served = next(iter(self.models.values()))
+        if served is None:
+            message = f"{self.name} does not serve the model {request.model!r}."
+            return Reply(position, failure=self._failure("cold", message))
+        try:
+            status, raw, wait = await self._exchange(
+                "POST", self._chat_url, wire_body(request, served)
+            )
+        except (CredentialError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            return Reply(position, failure=self._failure_from(error))
+        if status != 200:
+            failure = failure_of(status, raw, self.name)
+            if failure.kind == "auth":
+                failure = self._explain_auth(failure)
+            return Reply(position, failure=failure, retry_after=retry_after(wait))
+        try:
+            body = read_completion(raw)
+        except ValueError as error:
+            message = f"{self.name} answered {error}."
+            return Reply(position, failure=self._failure("transient", message, status))
+        return Reply(position, body=body, usage=usage_of(request, body))
+
+    async def _exchange(
+        self, method: str, url: URL, data: bytes | None
+    ) -> tuple[int, bytes, str | None]:
+        """One HTTP exchange; a refused token is renewed once where that is possible."""
+        if self._session is None:
+            await self.open()
+        assert self._session is not None  # noqa: S101 - narrows the type
+        for renewed in (False, True):
+            authorization = await self._credentials.header()
+            headers = {"Authorization": authorization} if authorization else None
+            async with self._session.request(
+                method, url, data=data, headers=headers, proxy=self._proxy, allow_redirects=False
+            ) as response:
+                raw = await response.read()
+            if response.status == 401 and self._credentials.renewable and not renewed:
+                self._credentials.expire()
+                continue
+            break
+        return response.status, raw, response.headers.get("Retry-After")
+
+    def _check_models(self, listed: Sequence[str] | None) -> Health:
+        """Compare the models given by the user with those listed, where any are."""
+        if listed is None or any(served in listed for served in self.models.values()):
+            return Health(ok=True)
+        given, found = ", ".join(self.models.values()), ", ".join(listed)
+        message = f"{self.name} does not serve {given}; it serves {found or 'nothing'}."
+        return Health(ok=False, failure=self._failure("cold", message))
+
+    def _explain_auth(self, failure: Failure) -> Failure:
+        message = (
+            f"{failure.message} It was asked with {self._credentials.describe()}; "
+            "set api_key= of this endpoint to a valid token, to the name of the environment "
+            "variable that holds one, or to a function that returns one."
+        )
+        return self._failure("auth", message, failure.status)
+
+    def _failure_from(self, error: Exception) -> Failure:
+        """What an exchange that ended without an answer means."""
+        kind: FailureKind = "transient"
+        what = str(error) or type(error).__name__
+        if isinstance(error, CredentialError):
+            kind = "auth"
+        elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            kind, what = "cold", f"cannot connect to {_shown(self._url)}: {what}"
+        elif isinstance(error, aiohttp.InvalidURL | aiohttp.TooManyRedirects):
+            kind = "permanent"
+        return self._failure(kind, f"{self.name}: {what}")
+
+    def _failure(self, kind: FailureKind, message: str, status: int | None = None) -> Failure:
+        message = self._credentials.redact(message)
+        if self._url.raw_password:
+            message = message.replace(self._url.raw_password, "***")
+        return Failure(kind, message, status, kind not in ("permanent", "auth"), self.name)
+
+
+def _mapping(models: Mapping[str, str] | Iterable[str] | None) -> Mapping[str, str]:
+    if models is None:
+        return {}
+    if isinstance(models, Mapping):
+        return dict(models)
+    if isinstance(models, str):
+        models = [models]
+    return {model: model for model in models}
+
+
+def _shown(url: URL) -> str:
+    """The URL as it may be shown: without user info and query."""
+    try:
+        return str(url.with_user(None).with_query(None))
+    except ValueError:  # a relative URL has no user info
+        return str(url)
+
+
+def _name(url: URL) -> str:
+    """Host and port, and the path where it is not the usual one."""
+    port = "" if url.is_default_port() else f":{url.port}"
+    path = url.path.rstrip("/").removesuffix("/v1")
+    return f"{url.host}{port}{path}"
+
+
+def _listed(raw: bytes) -> list[str] | None:
+    """Model ids of a `/models` answer, or None when it is none."""
+    try:
+        data = orjson.loads(raw)["data"]
+        return [str(model["id"]) for model in data]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None

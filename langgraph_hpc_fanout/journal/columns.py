@@ -1,0 +1,77 @@
+"""Outcomes as columns: how they travel in graph state.
+
+A list a field, and no list for a field that no outcome has, weighs a third of a dict an outcome
+in a checkpoint and gives the garbage collector next to nothing to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
+from typing import Any
+
+from langgraph_hpc_fanout.records import NOTHING, Failure, Outcome, Usage
+
+Columns = dict[str, list[Any]]
+
+OUTCOME_BYTES = 128
+"""What an outcome weighs in columns besides its texts, about."""
+
+_PLAIN = ("value", "model", "endpoint", "attempts", "latency", "finish_reason")
+
+
+def to_columns(outcomes: Sequence[Outcome]) -> Columns:
+    """The outcomes of consecutive items, as lists of plain data."""
+    columns: Columns = {
+        "key": [each.key for each in outcomes],
+        "ok": [each.ok for each in outcomes],
+    }
+    for name in _PLAIN:
+        columns[name] = [getattr(each, name) for each in outcomes]
+    usages = [each.usage for each in outcomes]
+    columns["usage"] = [
+        usage and [usage.prompt_tokens, usage.completion_tokens, usage.estimated]
+        for usage in usages
+    ]
+    columns["error"] = [
+        error
+        and {
+            "kind": error.kind,
+            "message": error.message,
+            "status": error.status,
+            "retryable": error.retryable,
+            "endpoint": error.endpoint,
+        }
+        for error in (each.error for each in outcomes)
+    ]
+    columns["meta"] = [dict(each.meta) or None for each in outcomes]
+    return {
+        name: values
+        for name, values in columns.items()
+        if name == "key" or any(value is not None for value in values)
+    }
+
+
+def from_columns(columns: Mapping[str, list[Any]], start: int) -> Iterator[Outcome]:
+    """The outcomes that `to_columns` wrote, of items from index `start`."""
+    rows = zip(
+        columns["key"],
+        *(columns.get(name) or repeat(None) for name in ("ok", *_PLAIN, "usage", "error", "meta")),
+        strict=False,
+    )
+    for index, row in enumerate(rows, start):
+        key, ok, value, model, endpoint, attempts, latency, reason, usage, error, meta = row
+        yield Outcome(
+            key,
+            index,
+            ok=ok,
+            value=value,
+            error=error and Failure(**error),
+            usage=usage and Usage(*usage),
+            model=model,
+            endpoint=endpoint,
+            attempts=attempts,
+            latency=latency,
+            finish_reason=reason,
+            meta=meta or NOTHING,
+        )

@@ -1,0 +1,164 @@
+"""The file of a journal: one JSON line an outcome, appended; an index built when opened.
+
+A line is `{"run": id, "scope": text, "outcome": {...}}`, or, for an answer that an earlier run
+paid for, `{"run": id, "index": n, "at": offset}`, where `at` is the place of that line.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import orjson
+
+from langgraph_hpc_fanout.records import Outcome
+
+FILE = "outcomes.jsonl"
+_PIECE = 8192
+
+
+class Log:
+    """Outcomes on disk, shared by everything in this process that names their directory.
+
+    All methods are safe to call from any thread, and may block on the disk.
+
+    Args:
+        directory: Absolute path; made when the first outcome is written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._path = directory / FILE
+        self._lock = threading.RLock()
+        self._buffer: list[bytes] = []
+        self._end = 0
+        self._answers: dict[str, int] = {}
+        self._runs: dict[str, array[int]] = {}
+        self._descriptor: int | None = None
+
+    # -- writing ------------------------------------------------------------------------
+
+    def append(self, run: str, scope: str, outcome: Outcome) -> None:
+        """Remember an outcome; `flush` writes it."""
+        self._buffer.append(
+            orjson.dumps({"run": run, "scope": scope, "outcome": outcome.to_dict()})
+        )
+
+    def reuse(self, run: str, index: int, at: int) -> None:
+        """Remember that an item of a run has the answer found at a place."""
+        self._buffer.append(orjson.dumps({"run": run, "index": index, "at": at}))
+
+    def flush(self) -> None:
+        """Write what was remembered and index it.
+
+        Raises:
+            OSError: If the disk does not take it; nothing is forgotten then.
+        """
+        with self._lock:
+            if not (lines := self._buffer.copy()):
+                return
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as file:
+                if file.tell() != self._end:
+                    self.refresh()
+                file.write(b"".join(line + b"\n" for line in lines))
+            del self._buffer[: len(lines)]
+            self.refresh()
+
+    # -- reading ------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Index what was appended since the last look; a torn last line is cut."""
+        with self._lock:
+            if not self._path.exists():
+                return
+            with self._path.open("rb") as file:
+                file.seek(self._end)
+                for line in file:
+                    if not self._index(line):
+                        break
+                    self._end += len(line)
+                else:
+                    return
+            os.truncate(self._path, self._end)
+
+    def find(self, scope: str, key: str) -> tuple[int, Outcome] | None:
+        """Where the accepted answer to a key stands, and the answer."""
+        at = self._answers.get(_answer_key(scope, key))
+        return None if at is None else (at, self._read(at))
+
+    def outcomes(self, run: str, start: int = 0, stop: int | None = None) -> Iterator[Outcome]:
+        """The outcomes of a run in input order; items without one are passed over."""
+        places = self._runs.get(run, array("q"))
+        for index in range(start, len(places) if stop is None else min(stop, len(places))):
+            if places[index] >= 0:
+                outcome = self._read(places[index])
+                yield outcome if outcome.index == index else _reused(outcome, index)
+
+    def _read(self, at: int) -> Outcome:
+        line = b""
+        while not line.endswith(b"\n"):
+            piece = os.pread(self._reader(), _PIECE, at + len(line))
+            line += piece[: piece.index(b"\n") + 1] if b"\n" in piece else piece
+            if not piece:
+                raise OSError(f"{self._path} ends in the middle of an outcome.")
+        return Outcome.from_dict(orjson.loads(line)["outcome"])
+
+    def _reader(self) -> int:
+        with self._lock:
+            if self._descriptor is None:
+                self._descriptor = os.open(self._path, os.O_RDONLY)
+                weakref.finalize(self, os.close, self._descriptor)
+            return self._descriptor
+
+    def _index(self, line: bytes) -> bool:
+        """Take note of a line at `_end`; False when it is torn."""
+        if not line.endswith(b"\n"):
+            return False
+        try:
+            entry = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            return False
+        at = entry.get("at", self._end)
+        if (outcome := entry.get("outcome")) is not None:
+            if outcome["ok"]:
+                self._answers[_answer_key(entry["scope"], outcome["key"])] = at
+            self._place(entry["run"], outcome["index"], at)
+        else:
+            self._place(entry["run"], entry["index"], at)
+        return True
+
+    def _place(self, run: str, index: int, at: int) -> None:
+        places = self._runs.setdefault(run, array("q"))
+        if index >= len(places):
+            places.extend([-1] * max(index + 1 - len(places), len(places)))
+        places[index] = at
+
+
+def _answer_key(scope: str, key: str) -> str:
+    return f"{scope}/{key}"
+
+
+def _reused(outcome: Outcome, index: int) -> Outcome:
+    """The answer of another item, or of an earlier run, as this item's."""
+    fields = outcome.to_dict()
+    meta = {**fields["meta"], "cached": True}
+    return Outcome.from_dict({**fields, "index": index, "attempts": 0, "meta": meta})
+
+
+_logs: WeakValueDictionary[Path, Log] = WeakValueDictionary()
+_logs_lock = threading.Lock()
+
+
+def log_at(directory: Path) -> Log:
+    """The one log of a directory in this process."""
+    with _logs_lock:
+        log = _logs.get(directory)
+        if log is None:
+            log = _logs[directory] = Log(directory)
+        return log

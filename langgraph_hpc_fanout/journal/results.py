@@ -1,0 +1,86 @@
+"""The outcomes of a run, in input order, wherever they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from langgraph_hpc_fanout.journal.columns import from_columns
+from langgraph_hpc_fanout.journal.log import Log, log_at
+from langgraph_hpc_fanout.records import Outcome
+
+
+class Results:
+    """The outcomes of one run.
+
+    Iterate it as often as you like; each pass gives every `Outcome` in input order. Those in a
+    journal are read one by one, so a million of them need no memory.
+
+    Attributes:
+        run: Id of the run.
+        journal: Directory of the journal, or None when the outcomes travelled in graph state.
+        ok: Number of answers.
+        failed: Number of items without one.
+    """
+
+    def __init__(self, run: str, shards: Sequence[Mapping[str, Any]]) -> None:
+        self.run = run
+        self._shards = shards
+        journals = {shard["journal"] for shard in shards if shard.get("journal")}
+        self.journal: str | None = journals.pop() if journals else None
+        self.ok: int = sum(shard["ok"] for shard in shards)
+        self.failed: int = sum(shard["failed"] for shard in shards)
+
+    def __repr__(self) -> str:
+        return f"Results({self.run!r}, {self.ok} ok, {self.failed} failed)"
+
+    def __len__(self) -> int:
+        return self.ok + self.failed
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return chain.from_iterable(map(self._outcomes_of, self._shards))
+
+    @classmethod
+    def open(cls, reference: Mapping[str, Any]) -> Results:
+        """The results that `reducers.reference` put into graph state.
+
+        Args:
+            reference: `{"run", "journal", "total", "ok", "failed"}`.
+
+        Raises:
+            FileNotFoundError: If the journal is not there (any more).
+        """
+        directory = Path(reference["journal"])
+        if not directory.is_dir():
+            raise FileNotFoundError(f"The journal {directory} of run {reference['run']} is gone.")
+        shard = {"start": 0, "stop": reference["total"], **reference}
+        return cls(reference["run"], [shard])
+
+    def reference(self) -> dict[str, Any]:
+        """What to keep in graph state instead of the outcomes.
+
+        Raises:
+            ValueError: If the outcomes are in graph state themselves.
+        """
+        if self.journal is None and len(self):
+            raise ValueError("There is nothing to refer to without a journal: give FanOutNode one.")
+        return {
+            "run": self.run,
+            "journal": self.journal,
+            "total": len(self),
+            "ok": self.ok,
+            "failed": self.failed,
+        }
+
+    def _outcomes_of(self, shard: Mapping[str, Any]) -> Iterator[Outcome]:
+        if "outcomes" in shard:
+            return from_columns(shard["outcomes"], shard["start"])
+        return self._log_of(shard).outcomes(self.run, shard["start"], shard["stop"])
+
+    @staticmethod
+    def _log_of(shard: Mapping[str, Any]) -> Log:
+        log = log_at(Path(shard["journal"]))
+        log.refresh()
+        return log

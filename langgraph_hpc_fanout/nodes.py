@@ -1,0 +1,448 @@
+"""The two nodes: `FanOutNode` asks, `ReduceNode` puts the answers back into state."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import threading
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langgraph.config import get_stream_writer
+from langgraph.types import Send
+from typing_extensions import TypedDict
+
+from langgraph_hpc_fanout import reducers
+from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
+from langgraph_hpc_fanout.dispatch.pool import Pool
+from langgraph_hpc_fanout.dispatch.retry import Retry
+from langgraph_hpc_fanout.journal.journal import Journal
+from langgraph_hpc_fanout.journal.results import Results
+from langgraph_hpc_fanout.records import FanOutError
+from langgraph_hpc_fanout.reducers import Reducer
+from langgraph_hpc_fanout.runs import interrupt
+from langgraph_hpc_fanout.runs.plan import Plan
+from langgraph_hpc_fanout.runs.receipts import (
+    Receipt,
+    Receipts,
+    in_order,
+    merge_receipts,
+    missing_shards,
+    new_run_id,
+)
+from langgraph_hpc_fanout.runs.registry import registry
+from langgraph_hpc_fanout.runs.run import Run, Writer
+from langgraph_hpc_fanout.runs.shard import Shard
+from langgraph_hpc_fanout.tasks.prompt import Prompt
+from langgraph_hpc_fanout.tasks.template import field_of
+
+_MOST_BRANCHES = 64
+"""LangGraph's work in a superstep grows with the square of its branches."""
+_MOST_NAMES = 4
+
+
+class FanOutNode(Runnable[Any, dict[str, Any]]):
+    """Asks a task for every item of a list in graph state.
+
+    The node's router sends slices of the list to branches of the node (`Send`); the run as a
+    whole goes to the pool's scheduler, so its width is set by the pool's limits and not by
+    how many branches LangGraph runs at once. Up to 64 items each have a branch of their own.
+
+    Args:
+        items: The state key that holds the list, or a function of the state that returns one.
+        task: What to ask for each item.
+        pool: Where to ask.
+        name: Name in the graph, in progress events and in logs; unique within a graph.
+        shared: State keys whose values fill template fields that items do not have.
+        key: The item's own key: one of its fields, or a function of the item. By default a
+            hash of what is asked.
+        shard_size: Items a branch, or "auto" for at most 64 branches.
+        journal: Where outcomes are kept. Without one they travel in graph state up to 16 MB,
+            then in a temporary journal.
+        retry: How hard to try.
+        item_deadline: Seconds from an item's first attempt to its last.
+        deadline: Seconds for the run; what is unanswered then fails with kind `timeout`.
+
+    Raises:
+        TypeError: If the task, the pool or the journal is none.
+        ValueError: If a number is out of range.
+
+    Example:
+        ```python
+        screen = FanOutNode("molecules", Prompt("Is {smiles} soluble?"), pool=pool)
+        gather = ReduceNode(screen, into="predictions")
+        ```
+    """
+
+    def __init__(
+        self,
+        items: str | Callable[[Any], Iterable[Any]],
+        task: Prompt,
+        *,
+        pool: Pool,
+        name: str = "fan_out",
+        shared: str | Sequence[str] = (),
+        key: str | Callable[[Any], str] | None = None,
+        shard_size: int | Literal["auto"] = "auto",
+        journal: Journal | None = None,
+        retry: Retry | None = None,
+        item_deadline: float | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        _check("task", task, Prompt, "a Prompt")
+        _check("pool", pool, Pool, "a Pool")
+        if journal is not None:
+            _check("journal", journal, Journal, "a Journal")
+        _check_number("item_deadline", item_deadline)
+        _check_number("deadline", deadline)
+        if shard_size != "auto" and (not isinstance(shard_size, int) or shard_size < 1):
+            raise ValueError(f"FanOutNode(shard_size={shard_size!r}) must be 'auto' or at least 1.")
+        self.name: str = name
+        self.items = items
+        self.shared: tuple[str, ...] = (shared,) if isinstance(shared, str) else tuple(shared)
+        self.channel = f"{name}_receipts"
+        self.nodes: set[str] = set()
+        self._shard_size = shard_size
+        self._plan = Plan(
+            name=name,
+            task=task,
+            pool=pool,
+            key=_key_function(key),
+            journal=journal,
+            retry=retry or Retry(),
+            item_deadline=item_deadline,
+            deadline=deadline,
+        )
+
+    @property
+    def journal(self) -> Journal | None:
+        """Where outcomes are kept."""
+        return self._plan.journal
+
+    def metadata(self) -> dict[str, Any]:
+        """What the node does, for graph drawings and Studio; holds no secrets."""
+        endpoints = self._plan.pool.endpoints
+        models = sorted({model for each in endpoints for model in each.models})
+        limits = dict.fromkeys(endpoint.limits.describe() for endpoint in endpoints)
+        return {
+            "kind": "fan-out",
+            "task": self._plan.task.describe(),
+            "model": self._plan.task.model or _listed(models) or "the pool's only model",
+            "endpoints": _listed([endpoint.name for endpoint in endpoints]),
+            "limits": _listed(list(limits)) + (" each" if len(endpoints) > 1 else ""),
+        }
+
+    # -- the router -----------------------------------------------------------------------
+
+    def router(self, node: str | None = None) -> Runnable[Any, Hashable | list[Hashable]]:
+        """The path function of the conditional edges that lead to this node.
+
+        Args:
+            node: The name under which the node was added, if not its own.
+
+        Example:
+            ```python
+            builder.add_conditional_edges(START, screen.router(node="screen"), ["screen"])
+            ```
+        """
+        target = node or self.name
+        self.nodes.add(target)
+
+        def route(state):  # type: ignore[no-untyped-def]
+            interrupt.cancel_on_ctrl_c()
+            return self._route(state, target)
+
+        async def aroute(state):  # type: ignore[no-untyped-def]
+            return self._route(state, target)
+
+        # LangGraph reads the targets from this when no path map is given: without it, a
+        # misnamed node would be passed over in silence instead of refused by compile().
+        route.__annotations__["return"] = Literal[target]
+        return RunnableLambda(route, afunc=aroute, name=f"{target}_router")
+
+    def _route(self, state: Any, target: str) -> list[Send]:
+        """One Send a shard; the whole run is registered for the first branch to hand over."""
+        items = self._items_of(state)
+        shared = {name: _state_value(state, name, self.name) for name in self.shared}
+        if items and (absent := self._plan.task.missing_fields(items, shared)):
+            raise FanOutError(
+                f"{self.name}: the prompt wants {', '.join(map(repr, absent))}, which neither the "
+                f"items nor shared={list(self.shared)!r} have; nothing was sent."
+            )
+        run = Run(new_run_id(), self._plan, shared)
+        size = self._size_for(len(items))
+        starts = range(0, max(1, len(items)), size)
+        for number, start in enumerate(starts):
+            run.add(Shard(number, start, items[start : start + size]))
+        registry.register(run)
+        return [
+            Send(
+                target,
+                {
+                    "fan_out": self.name,
+                    "run": run.id,
+                    "shard": shard.number,
+                    "shards": len(starts),
+                    "start": shard.start,
+                    "items": shard.items,
+                    "shared": shared,
+                },
+            )
+            for shard in run.shards.values()
+        ]
+
+    def _items_of(self, state: Any) -> Sequence[Any]:
+        if callable(self.items):
+            found, where = self.items(state), "items(state)"
+        else:
+            found, where = _state_value(state, self.items, self.name), f"state[{self.items!r}]"
+        if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):
+            raise FanOutError(
+                f"{self.name}: {where} is a {type(found).__name__}; a list of items is needed."
+            )
+        return found if isinstance(found, list | tuple) else list(found)
+
+    def _size_for(self, total: int) -> int:
+        if self._shard_size == "auto":
+            return max(1, math.ceil(total / _MOST_BRANCHES))
+        return self._shard_size
+
+    # -- a branch -------------------------------------------------------------------------
+
+    def invoke(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Wait for a shard, from sync code."""
+        if dispatch_loop().is_current_thread:
+            raise RuntimeError(
+                f"{self.name} was invoked synchronously on the dispatch thread, where it would "
+                "wait for itself for ever; use ainvoke there."
+            )
+        run, shard = self._claim(input, threading.current_thread())
+        try:
+            return self._report(input, shard.future.result(), config)
+        finally:
+            run.unwatch(shard)
+            registry.release(run)
+
+    async def ainvoke(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Wait for a shard, from async code."""
+        run, shard = self._claim(input, None)
+        try:
+            receipt = await asyncio.wrap_future(shard.future)
+        except asyncio.CancelledError:
+            run.cancel(f"{self.name} was cancelled.")
+            raise
+        finally:
+            run.unwatch(shard)
+            registry.release(run)
+        return self._report(input, receipt, config)
+
+    def _claim(self, branch: Any, thread: threading.Thread | None) -> tuple[Run, Shard]:
+        if not isinstance(branch, Mapping) or branch.get("fan_out") != self.name:
+            raise FanOutError(
+                f"{self.name} was reached by a plain edge; lead to it with "
+                "add_fan_out(...) or add_conditional_edges(source, fan_out.router(), [name])."
+            )
+        number = branch["shard"]
+        run, shard = registry.claim(
+            branch["run"],
+            number,
+            thread,
+            begin=lambda: Run(branch["run"], self._plan, branch["shared"]),
+            shard=lambda: Shard(number, branch["start"], branch["items"]),
+        )
+        run.watch(shard, _writer_of_this_branch())
+        return run, shard
+
+    def _report(
+        self, branch: Mapping[str, Any], receipt: Receipt, config: RunnableConfig | None
+    ) -> dict[str, Any]:
+        metadata = (config or {}).get("metadata") or {}
+        receipts: Receipts = {
+            "run": branch["run"],
+            "node": metadata.get("langgraph_node", self.name),
+            "shards": branch["shards"],
+            "receipts": {str(branch["shard"]): receipt},
+        }
+        return {self.channel: receipts}
+
+
+class ReduceNode(Runnable[Any, dict[str, Any]]):
+    """Folds the outcomes of one fan-out into graph state.
+
+    Args:
+        fan_out: The fan-out whose outcomes it takes.
+        into: State key for what the reducer returns.
+        name: Name in the graph; by default the fan-out's with `_reduce`.
+        reducer: A callable over the outcomes in input order, see `reducers`.
+        failures_into: State key for a list of the failed outcomes, as dicts.
+        report_into: State key for the run's report: `reducers.stats` and the run's `seconds`.
+        min_success: Share of items (0 to 1) that must have an answer.
+
+    Raises:
+        TypeError: If `fan_out` is no FanOutNode or the reducer is not callable.
+        ValueError: If `min_success` is no share, or `reference` is wanted without a journal.
+    """
+
+    def __init__(
+        self,
+        fan_out: FanOutNode,
+        into: str,
+        *,
+        name: str | None = None,
+        reducer: Reducer = reducers.collect,
+        failures_into: str | None = None,
+        report_into: str | None = None,
+        min_success: float = 0.0,
+    ) -> None:
+        _check("fan_out", fan_out, FanOutNode, "a FanOutNode", of="ReduceNode")
+        if not callable(reducer):
+            raise TypeError(f"ReduceNode(reducer={reducer!r}) is not callable.")
+        if not 0.0 <= min_success <= 1.0:
+            raise ValueError(f"ReduceNode(min_success={min_success!r}) is no share from 0 to 1.")
+        if reducer is reducers.reference and fan_out.journal is None:
+            raise ValueError(
+                "reducers.reference needs outcomes that are kept: give FanOutNode a journal=."
+            )
+        self.name: str = name or f"{fan_out.name}_reduce"
+        self.fan_out = fan_out
+        self.into = into
+        self._reducer = reducer
+        self._failures_into = failures_into
+        self._report_into = report_into
+        self._min_success = min_success
+
+    @property
+    def keys(self) -> list[str]:
+        """The state keys that it writes."""
+        return [key for key in (self.into, self._failures_into, self._report_into) if key]
+
+    @property
+    def input_schema_for_graph(self) -> type[Any]:
+        """Schema that declares the fan-out's private channel; pass it to `add_node`."""
+        channel = {self.fan_out.channel: Annotated[dict[str, Any], merge_receipts]}
+        return TypedDict(f"{self.fan_out.channel.title().replace('_', '')}", channel)  # type: ignore[operator, no-any-return]
+
+    def metadata(self) -> dict[str, Any]:
+        """What the node does, for graph drawings and Studio."""
+        name = getattr(self._reducer, "__qualname__", repr(self._reducer)).split(".")[0]
+        return {"kind": "reduce", "reducer": name, "into": self.into}
+
+    def invoke(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Reduce, from sync code."""
+        interrupt.restore()
+        return self._reduce(input)
+
+    async def ainvoke(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Reduce, from async code; in a thread, for it may read a large journal."""
+        return await asyncio.to_thread(self._reduce, input)
+
+    def _reduce(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        results = self._results(state)
+        self._judge(results)
+        update = {self.into: self._apply(results)}
+        if self._failures_into is not None:
+            failed = (outcome for outcome in results if not outcome.ok)
+            update[self._failures_into] = [outcome.to_dict() for outcome in failed]
+        if self._report_into is not None:
+            seconds = max(receipt["seconds"] for receipt in self._receipts(state))
+            update[self._report_into] = {**reducers.stats(results), "seconds": seconds}
+        return update
+
+    def _receipts(self, state: Mapping[str, Any]) -> list[Receipt]:
+        return in_order(state[self.fan_out.channel])
+
+    def _results(self, state: Mapping[str, Any]) -> Results:
+        receipts = state.get(self.fan_out.channel)
+        if not receipts:
+            raise FanOutError(
+                f"{self.name} found nothing to reduce: is its fan-out {self.fan_out.name!r} in the "
+                "graph, with an edge from it to here?"
+            )
+        if self.fan_out.nodes and receipts["node"] not in self.fan_out.nodes:
+            raise FanOutError(
+                f"{self.name} found the answers of node {receipts['node']!r}: two fan-outs in this "
+                f"graph are named {self.fan_out.name!r}; give each a name= of its own."
+            )
+        if absent := missing_shards(receipts):
+            raise FanOutError(
+                f"{self.name} has the answers of {receipts['shards'] - len(absent)} of "
+                f"{receipts['shards']} branches: is {self.fan_out.name!r} begun twice in one step?"
+            )
+        return Results(receipts["run"], self._receipts(state))
+
+    def _judge(self, results: Results) -> None:
+        if not len(results) or results.ok >= self._min_success * len(results):
+            return
+        kinds = reducers.stats(results)["failures"]
+        raise FanOutError(
+            f"{self.name}: {results.ok} of {len(results)} items have an answer, fewer than "
+            f"min_success={self._min_success:g}; failures: {kinds}.",
+            outcomes=results,
+            journal=results.journal,
+        )
+
+    def _apply(self, results: Results) -> Any:
+        try:
+            return self._reducer(results)
+        except Exception as error:
+            name = getattr(self._reducer, "__qualname__", repr(self._reducer))
+            raise FanOutError(
+                f"{self.name}: the reducer {name} raised {type(error).__name__}: {error}",
+                outcomes=results,
+                journal=results.journal,
+            ) from error
+
+
+def _writer_of_this_branch() -> Writer:
+    """The stream writer, callable from another thread: it works in its branch's context only."""
+    writer = get_stream_writer()
+    context = contextvars.copy_context()
+    return lambda event: context.run(writer, event)
+
+
+def _state_value(state: Any, name: str, node: str) -> Any:
+    """A field of the graph's state, whatever class the state has."""
+    missing = object()
+    value = field_of(state, name, missing)
+    if value is missing:
+        there = sorted(state) if isinstance(state, Mapping) else sorted(vars(state))
+        raise FanOutError(f"{node}: the state has no {name!r}; it has {', '.join(there)}.")
+    return value
+
+
+def _key_function(key: str | Callable[[Any], str] | None) -> Callable[[Any], str] | None:
+    if isinstance(key, str):
+        return lambda item: str(_required(item, key))
+    return key
+
+
+def _required(item: Any, name: str) -> Any:
+    if (value := field_of(item, name)) is None:
+        raise LookupError(f"it has no field {name!r} to be its key")
+    return value
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
+
+
+def _check(what: str, value: Any, kind: type, words: str, of: str = "FanOutNode") -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{of}({what}=...) takes {words}, not {type(value).__name__}.")
+
+
+def _check_number(what: str, seconds: float | None) -> None:
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"FanOutNode({what}={seconds!r}) must be a positive number of seconds.")

@@ -1,0 +1,476 @@
+"""A live run: the items of one fan-out, from the router to the last receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from langgraph_hpc_fanout.dispatch.job import Job, Ticket
+from langgraph_hpc_fanout.dispatch.lane import Lane
+from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
+from langgraph_hpc_fanout.dispatch.scheduler import Scheduler, explain
+from langgraph_hpc_fanout.journal.columns import OUTCOME_BYTES
+from langgraph_hpc_fanout.journal.journal import Journal
+from langgraph_hpc_fanout.journal.results import Results
+from langgraph_hpc_fanout.records import Failure, FanOutError, Outcome, Reply, Request
+from langgraph_hpc_fanout.runs.plan import Plan
+from langgraph_hpc_fanout.runs.shard import Shard
+from langgraph_hpc_fanout.tasks.prompt import item_key
+from langgraph_hpc_fanout.watch.progress import Progress
+
+logger = logging.getLogger("langgraph_hpc_fanout")
+
+Writer = Callable[[Mapping[str, Any]], None]
+
+INLINE_BYTES = 16 * 1024 * 1024
+"""Outcomes beyond this size do not travel in graph state."""
+_EVENT_SECONDS = 0.25
+_FLUSH_SECONDS = 0.5
+_LOOKED_AT = 512
+"""Most items looked at in a row when the journal answers them all, before others may run."""
+
+
+class Run:
+    """The items of one fan-out on their way through a pool.
+
+    A run is made and filled on any thread and started once; from then on everything but
+    `add`, `cancel`, `watch` and the shards' futures happens on the dispatch loop.
+
+    Args:
+        run_id: Its id.
+        plan: What to do with each item.
+        shared: Fields for all items.
+    """
+
+    def __init__(self, run_id: str, plan: Plan, shared: Mapping[str, Any]) -> None:
+        self.id = run_id
+        self.plan = plan
+        self.shards: dict[int, Shard] = {}
+        self.error: FanOutError | None = None
+        self.closed = False
+        self._shared = shared
+        self._journal: Journal | None = plan.journal
+        # Re-entrant, because a signal handler may cancel the run on a thread that holds it.
+        self._lock = threading.RLock()
+        self._started = False
+        self._queue: deque[Shard] = deque()
+        self._unflushed: list[Shard] = []
+        self._flushing: asyncio.Task[None] | None = None
+        self._kept_bytes = 0
+        self._model: str | None = None
+        self._scheduler: Scheduler | None = None
+        self._job: Job | None = None
+        self._writers: dict[int, Writer] = {}
+        self._reporter: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._progress: Progress | None = None
+        self._shown: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        return f"Run({self.plan.name!r}, {self.id}, {len(self.shards)} shards)"
+
+    # -- from any thread ------------------------------------------------------------------
+
+    def add(self, shard: Shard) -> bool:
+        """Take in a shard; False when the run is over."""
+        with self._lock:
+            if self.closed:
+                return False
+            self.shards[shard.number] = shard
+            if not self._started:
+                self._queue.append(shard)
+                return True
+        dispatch_loop().loop.call_soon_threadsafe(self._enqueue, shard)
+        return True
+
+    def start(self) -> None:
+        """Hand all shards to the scheduler, unless that has been done."""
+        with self._lock:
+            if self._started:
+                return
+            self._started = True
+        dispatch_loop().submit(self._main())
+
+    def watch(self, shard: Shard, writer: Writer) -> None:
+        """Send progress events through this writer while the shard's branch waits."""
+        self._writers[shard.number] = writer
+
+    def unwatch(self, shard: Shard) -> None:
+        """The branch has ended; its writer must not be called any more."""
+        self._writers.pop(shard.number, None)
+
+    def cancel(self, why: str) -> None:
+        """Send nothing more, drop what is in flight, and end all branches."""
+        with self._lock:
+            if self.closed:
+                return
+            started = self._started
+        if started:
+            dispatch_loop().loop.call_soon_threadsafe(self._fail, why)
+        else:
+            self._fail(why)
+
+    # -- the scheduler's client -----------------------------------------------------------
+
+    def feed(self, most: int) -> Sequence[Ticket]:
+        """Make requests of the next items; what the journal knows is settled at once."""
+        tickets: list[Ticket] = []
+        looked = 0
+        while self._queue and len(tickets) < most:
+            shard = self._queue[0]
+            if shard.next == len(shard.items):
+                self._queue.popleft()
+                continue
+            offset = shard.next
+            shard.next += 1
+            looked += 1
+            request = self._guard(self._request_for, shard, offset)
+            if request is not None:
+                tickets.append(Ticket((shard, offset), request))
+            elif not tickets and looked >= _LOOKED_AT:
+                asyncio.get_running_loop().call_soon(self._refresh)
+                break
+        return tickets
+
+    def settle(self, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
+        """Turn the last word on a request into its item's outcome."""
+        self._guard(self._settle, ticket, reply, lane, seconds)
+
+    def abort(self, failures: Sequence[Failure]) -> None:
+        """No endpoint can go on: end the run."""
+        if any(failure.kind == "auth" for failure in failures):
+            self._fail("; ".join(failure.message for failure in failures))
+        else:
+            self._fail(explain(failures, self._model))
+
+    # -- on the dispatch loop -------------------------------------------------------------
+
+    async def _main(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+            self._progress = Progress(self.plan.name, self.id, loop.time)
+            self._progress.total = sum(len(shard.items) for shard in self.shards.values())
+            self._reporter = loop.create_task(self._report())
+            if self.plan.deadline is not None:
+                self._deadline = loop.call_later(self.plan.deadline, self._expire)
+            for shard in [each for each in self.shards.values() if each.complete]:
+                self._finish(shard)  # an empty list needs neither journal nor pool
+            if self.closed:
+                return
+            if self._journal is not None:
+                await asyncio.to_thread(self._journal.log.refresh)
+            scheduler = self.plan.pool.scheduler()
+            self._model = await scheduler.resolve(self.plan.task.model)
+            if self.closed:
+                return
+            retry, item_deadline = self.plan.retry, self.plan.item_deadline
+            self._job = Job(self, self._model, retry, item_deadline)
+            self._scheduler = scheduler
+            if not self.closed:
+                scheduler.add(self._job)
+        except LookupError as error:
+            self._fail(str(error))
+        except Exception as error:
+            logger.exception("The fan-out %s could not start", self.plan.name)
+            self._fail(f"The fan-out {self.plan.name} could not start: {error!r}")
+
+    def _enqueue(self, shard: Shard) -> None:
+        if self.error is not None:
+            shard.fail(self.error)
+            return
+        if self._progress is not None:
+            self._progress.total += len(shard.items)
+        self._queue.append(shard)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        if self._scheduler is not None and self._job is not None and not self.closed:
+            self._scheduler.refresh(self._job)
+
+    def _request_for(self, shard: Shard, offset: int) -> Request | None:
+        """The request of an item, or None when its outcome is known without one."""
+        item = shard.items[offset]
+        try:
+            request = self.plan.task.request(item, self._shared, model=self._model)
+            key = request.key if self.plan.key is None else _checked_key(self.plan.key(item))
+        except Exception as error:  # noqa: BLE001 - the item's fault, whatever it is
+            index = shard.start + offset
+            failure = Failure("permanent", f"Item {index} cannot be asked: {_words(error)}.")
+            self._record(shard, offset, Outcome(_key(item), index, ok=False, error=failure))
+            return None
+        if self.plan.key is not None:
+            request = Request(
+                key, request.model, request.body, request.prompt_tokens, request.max_tokens
+            )
+        if self._journal is not None and self._answer_from(self._journal, shard, offset, key):
+            return None
+        return request
+
+    def _answer_from(self, journal: Journal, shard: Shard, offset: int, key: str) -> bool:
+        found = journal.log.find(self._scope, key)
+        if found is None:
+            return False
+        at, outcome = found
+        index = shard.start + offset
+        journal.log.reuse(self.id, index, at)
+        known = Outcome(key, index, ok=True, value=outcome.value, attempts=0)
+        self._count(shard, offset, known)
+        return True
+
+    @property
+    def _scope(self) -> str:
+        """Content hashes are good anywhere; a user's own keys only for the fan-out they name."""
+        return "" if self.plan.key is None else self.plan.name
+
+    def _settle(self, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
+        shard, offset = ticket.tag
+        self._record(shard, offset, self._outcome(ticket, reply, lane, seconds))
+
+    def _outcome(self, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> Outcome:
+        shard, offset = ticket.tag
+        key, index = ticket.request.key, shard.start + offset
+        if reply.body is None:
+            return Outcome(
+                key,
+                index,
+                ok=False,
+                error=reply.failure,
+                endpoint=lane.name,
+                attempts=ticket.attempts,
+                latency=seconds,
+            )
+        answer = self.plan.task.read(reply.body)
+        meta: dict[str, Any] = {}
+        error = None
+        if answer.fault is not None:
+            message = f"The answer of {lane.name} {answer.fault}."
+            error = Failure("invalid_output", message, None, False, lane.name)
+            meta["raw"] = answer.text
+        if answer.choices > 1:
+            meta["choices"] = answer.choices
+        model = reply.body.get("model")
+        return Outcome(
+            key,
+            index,
+            ok=error is None,
+            value=answer.text if error is None else None,
+            error=error,
+            usage=reply.usage,
+            model=model if isinstance(model, str) else None,
+            endpoint=lane.name,
+            attempts=ticket.attempts,
+            latency=seconds,
+            finish_reason=answer.finish_reason,
+            meta=meta,
+        )
+
+    def _record(self, shard: Shard, offset: int, outcome: Outcome) -> None:
+        if self._journal is not None:
+            self._journal.log.append(self.id, self._scope, outcome)
+        else:
+            self._kept_bytes += _weight(outcome)
+            if self._kept_bytes > INLINE_BYTES:
+                shard.outcomes[offset] = outcome
+                self._spill()
+        self._count(shard, offset, outcome)
+
+    def _count(self, shard: Shard, offset: int, outcome: Outcome) -> None:
+        if shard.done[offset]:
+            return
+        shard.take_note(offset, outcome, keep=self._journal is None)
+        if self._progress is not None:
+            self._progress.count(outcome)
+        if shard.complete:
+            self._finish(shard)
+
+    def _spill(self) -> None:
+        """Move the outcomes kept so far to a temporary journal."""
+        self._journal = journal = Journal.temporary(self.id)
+        logger.warning(
+            "%s: its outcomes outgrew %d MB of graph state and are kept in %s; "
+            "give FanOutNode a journal= to say where.",
+            self.plan.name,
+            INLINE_BYTES // 2**20,
+            journal.directory,
+        )
+        for shard in self.shards.values():
+            for outcome in shard.kept():
+                journal.log.append(self.id, self._scope, outcome)
+            shard.outcomes = []
+
+    # -- endings --------------------------------------------------------------------------
+
+    def _finish(self, shard: Shard) -> None:
+        """Report a complete shard, once its outcomes are on disk where there is a journal."""
+        if self._progress is not None:
+            shard.seconds = self._progress.seconds
+        last = all(each.complete for each in self.shards.values())
+        if last:
+            self._show(final=True)
+        if self._journal is None:
+            shard.report(None)
+        else:
+            self._unflushed.append(shard)
+            self._flush_soon()
+        if last:
+            self._close()
+
+    def _flush_soon(self) -> None:
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+
+    async def _flush(self) -> None:
+        assert self._journal is not None  # noqa: S101 - narrows the type
+        try:
+            while True:
+                written, self._unflushed = self._unflushed, []
+                await asyncio.to_thread(self._journal.log.flush)
+                for shard in written:
+                    shard.report(str(self._journal.directory))
+                if not self._unflushed:
+                    break
+        except OSError as error:
+            self._unflushed += written
+            why = f"The journal {self._journal.directory} cannot be written: {error}"
+            self._fail(why, flush=False)
+        finally:
+            self._flushing = None
+
+    def _expire(self) -> None:
+        """The run's time is up: what has no outcome yet fails, what has one is kept."""
+        self._leave()
+        ending = asyncio.get_running_loop().create_task(self._time_out())
+        _endings.add(ending)
+        ending.add_done_callback(_endings.discard)
+
+    async def _time_out(self) -> None:
+        message = f"The run's deadline of {self.plan.deadline:g} s passed before it was answered."
+        failure = Failure("timeout", message)
+        for shard in list(self.shards.values()):
+            for offset, item in enumerate(shard.items):
+                if not shard.done[offset]:
+                    outcome = Outcome(_key(item), shard.start + offset, ok=False, error=failure)
+                    self._guard(self._record, shard, offset, outcome)
+                if offset % _LOOKED_AT == 0:
+                    await asyncio.sleep(0)
+
+    def _fail(self, why: str, *, flush: bool = True) -> None:
+        """End the run: every branch that is not complete raises, after a flush."""
+        if self.closed:
+            return
+        self._leave()
+        journal = None if self._journal is None else str(self._journal.directory)
+        self.error = FanOutError(why, outcomes=self._outcomes(journal), journal=journal)
+        self._show(final=True)
+        self._close()
+        if flush and self._journal is not None and self._started:
+            ending = asyncio.get_running_loop().create_task(self._flush_and_raise())
+            _endings.add(ending)
+            ending.add_done_callback(_endings.discard)
+        else:
+            self._raise()
+
+    async def _flush_and_raise(self) -> None:
+        assert self._journal is not None  # noqa: S101 - narrows the type
+        try:
+            await asyncio.to_thread(self._journal.log.flush)
+        except OSError:
+            logger.exception("The journal %s cannot be written", self._journal.directory)
+        self._raise()
+
+    def _raise(self) -> None:
+        assert self.error is not None  # noqa: S101 - narrows the type
+        for shard in self.shards.values():
+            shard.fail(self.error)
+
+    def _leave(self) -> None:
+        if self._scheduler is not None and self._job is not None:
+            self._scheduler.remove(self._job)
+        self._queue.clear()
+
+    def _close(self) -> None:
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = True
+        self._leave()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._reporter is not None:
+            self._reporter.cancel()
+
+    def _outcomes(self, journal: str | None) -> Iterable[Outcome]:
+        shards = sorted(self.shards.values(), key=lambda shard: shard.start)
+        if journal is not None:
+            return Results(self.id, [shard.receipt(journal) for shard in shards])
+        return list(itertools.chain.from_iterable(shard.kept() for shard in shards))
+
+    def _guard(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call something of ours; a bug ends the run loudly instead of hanging it."""
+        try:
+            return function(*args)
+        except Exception as error:
+            logger.exception("%s", self)
+            self._fail(f"A fault in the fan-out {self.plan.name}: {error!r}")
+            return None
+
+    # -- progress -------------------------------------------------------------------------
+
+    async def _report(self) -> None:
+        flushed = 0.0
+        while True:
+            self._show()
+            await asyncio.sleep(_EVENT_SECONDS)
+            flushed += _EVENT_SECONDS
+            if self._journal is not None and flushed >= _FLUSH_SECONDS:
+                flushed = 0.0
+                self._flush_soon()
+
+    def _show(self, *, final: bool = False) -> None:
+        progress = self._progress
+        if progress is None:
+            return
+        in_flight = 0 if self._job is None else len(self._job.in_flight)
+        progress.log_line(in_flight, final=final)
+        state = (progress.done, in_flight)
+        if state == self._shown and not final:
+            return
+        writer = next(iter(self._writers.copy().values()), None)
+        if writer is None:
+            return
+        self._shown = state
+        try:
+            writer(progress.event(in_flight))
+        except Exception:
+            logger.debug("A progress event was not delivered", exc_info=True)
+
+
+_endings: set[asyncio.Task[None]] = set()
+
+
+def _weight(outcome: Outcome) -> int:
+    value, raw = outcome.value, outcome.meta.get("raw", "")
+    return OUTCOME_BYTES + (len(value) if isinstance(value, str) else 0) + len(raw)
+
+
+def _checked_key(key: Any) -> str:
+    if not isinstance(key, str) or not key:
+        raise TypeError(f"key= gave {key!r}, not a text")
+    return key
+
+
+def _key(item: Any) -> str:
+    try:
+        return item_key(item)
+    except Exception:  # noqa: BLE001 - the item has just been found to be faulty
+        return ""
+
+
+def _words(error: Exception) -> str:
+    text = str(error)
+    return text if isinstance(error, LookupError | TypeError) and text else f"{error!r}"

@@ -1,0 +1,74 @@
+"""What a chat completion says: a text that can be used, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langgraph_hpc_fanout.endpoints.chat import text_of
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The reading of one completion.
+
+    Attributes:
+        text: What the model wrote, complete or not.
+        fault: Why it is not an answer, as the end of a sentence; None when it is one.
+        finish_reason: The server's own word for why it stopped.
+        choices: How many choices came; the first is read.
+    """
+
+    text: str
+    fault: str | None
+    finish_reason: str | None
+    choices: int
+
+
+def read_answer(body: Mapping[str, Any], *, allow_truncated: bool) -> Answer:
+    """Read the first choice of a completion.
+
+    Args:
+        body: A chat completion with at least one choice that has a message.
+        allow_truncated: Whether a text that was cut off is an answer.
+    """
+    choice = body["choices"][0]
+    message = choice["message"]
+    reason = choice.get("finish_reason")
+    text = text_of(message)
+    fault = _fault(message, text, reason, allow_truncated=allow_truncated)
+    if fault is not None and not text:
+        text = _other_text(message)
+    return Answer(text, fault, reason, len(body["choices"]))
+
+
+def _fault(
+    message: Mapping[str, Any], text: str, reason: str | None, *, allow_truncated: bool
+) -> str | None:
+    if message.get("refusal"):
+        return "was refused by the model"
+    if reason == "content_filter":
+        return "was stopped by a content filter"
+    if not text.strip():
+        if _reasoning(message):
+            return "has reasoning but no answer; raise max_tokens"
+        return (
+            "was cut off before its first word; raise max_tokens"
+            if reason == "length"
+            else ("is empty")
+        )
+    if reason == "length" and not allow_truncated:
+        return "was cut off at max_tokens; raise it, or accept such answers with allow_truncated"
+    return None
+
+
+def _reasoning(message: Mapping[str, Any]) -> str:
+    """Servers call it `reasoning_content` (vLLM, FIRST) or `reasoning` (newer vLLM)."""
+    found = message.get("reasoning_content") or message.get("reasoning")
+    return found if isinstance(found, str) else ""
+
+
+def _other_text(message: Mapping[str, Any]) -> str:
+    refusal = message.get("refusal")
+    return refusal if isinstance(refusal, str) else _reasoning(message)

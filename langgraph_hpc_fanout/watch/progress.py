@@ -1,0 +1,108 @@
+"""Where a run stands: counters, the event that shows them, and the line that logs them."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from langgraph_hpc_fanout.records import Outcome
+
+logger = logging.getLogger("langgraph_hpc_fanout")
+
+EVENT_TYPE = "hpc_fanout.progress"
+EVENT_VERSION = 1
+_LOG_SECONDS = 5.0
+
+
+class Progress:
+    """Counts of one run. Cheap to update, for it is updated for every item.
+
+    Args:
+        node: Name of the fan-out.
+        run: Id of the run.
+        clock: Seconds, from any origin.
+    """
+
+    def __init__(self, node: str, run: str, clock: Callable[[], float]) -> None:
+        self.total = 0
+        self.ok = 0
+        self.cached = 0
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.failures: Counter[str] = Counter()
+        self.endpoints: Counter[str] = Counter()
+        self._node = node
+        self._run = run
+        self._clock = clock
+        self._started = clock()
+        self._next_line = self._started + _LOG_SECONDS
+
+    @property
+    def done(self) -> int:
+        """Items that have an outcome."""
+        return self.ok + self.failures.total()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the run began."""
+        return self._clock() - self._started
+
+    def count(self, outcome: Outcome) -> None:
+        """Take note of an outcome."""
+        if outcome.error is not None:
+            self.failures[outcome.error.kind] += 1
+        else:
+            self.ok += 1
+        if outcome.attempts == 0:
+            self.cached += outcome.ok
+            return
+        if outcome.endpoint is not None:
+            self.endpoints[outcome.endpoint] += 1
+        if outcome.usage is not None:
+            self.prompt_tokens += outcome.usage.prompt_tokens
+            self.completion_tokens += outcome.usage.completion_tokens
+
+    def event(self, in_flight: int) -> dict[str, Any]:
+        """The progress event, as JSON data; its fields are documented in docs/progress.md."""
+        asked = self.done - self.cached
+        rate = asked / self.seconds if self.seconds > 0 else 0.0
+        remaining = self.total - self.done
+        return {
+            "type": EVENT_TYPE,
+            "v": EVENT_VERSION,
+            "node": self._node,
+            "run": self._run,
+            "total": self.total,
+            "done": self.done,
+            "ok": self.ok,
+            "failed": dict(self.failures),
+            "cached": self.cached,
+            "in_flight": in_flight,
+            "seconds": round(self.seconds, 3),
+            "remaining_seconds": round(remaining / rate, 1) if rate else None,
+            "tokens": {"prompt": self.prompt_tokens, "completion": self.completion_tokens},
+            "endpoints": dict(self.endpoints),
+        }
+
+    def log_line(self, in_flight: int, *, final: bool = False) -> None:
+        """Log where the run stands, at most every few seconds unless it is the last line."""
+        now = self._clock()
+        if not final and now < self._next_line:
+            return
+        self._next_line = now + _LOG_SECONDS
+        seconds = max(self.seconds, 1e-9)
+        logger.info(
+            "%s: %d/%d done, %d ok, %d failed%s, %d in flight, %.1f items/s, %.0f tokens/s, %.1f s",
+            self._node,
+            self.done,
+            self.total,
+            self.ok,
+            self.failures.total(),
+            f" {dict(self.failures)}" if self.failures else "",
+            in_flight,
+            (self.done - self.cached) / seconds,
+            self.completion_tokens / seconds,
+            seconds,
+        )
