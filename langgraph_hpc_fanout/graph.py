@@ -49,7 +49,7 @@ def add_fan_out(
         reduce.name,
         reduce,
         metadata=reduce.metadata(),
-        input_schema=reduce.input_schema_for_graph,
+        input_schema=reduce.receipts_schema,
     )
     source = _one_source(builder, fan_out.name, after)
     builder.add_conditional_edges(source, fan_out.router(), [fan_out.name])

@@ -151,6 +151,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self.nodes.add(target)
 
         def route(state):  # type: ignore[no-untyped-def]
+            self._refuse_dispatch_thread()
             interrupt.cancel_on_ctrl_c()
             return self._route(state, target)
 
@@ -193,6 +194,13 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             for shard in run.shards.values()
         ]
 
+    def _refuse_dispatch_thread(self) -> None:
+        if dispatch_loop().is_current_thread:
+            raise RuntimeError(
+                f"{self.name} was invoked synchronously on the dispatch thread, where it would "
+                "wait for itself for ever; use ainvoke there."
+            )
+
     def _items_of(self, state: Any) -> Sequence[Any]:
         if callable(self.items):
             found, where = self.items(state), "items(state)"
@@ -215,11 +223,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Wait for a shard, from sync code."""
-        if dispatch_loop().is_current_thread:
-            raise RuntimeError(
-                f"{self.name} was invoked synchronously on the dispatch thread, where it would "
-                "wait for itself for ever; use ainvoke there."
-            )
+        self._refuse_dispatch_thread()
         run, shard = self._claim(input, threading.current_thread())
         try:
             return self._report(input, shard.future.result(), config)
@@ -323,7 +327,7 @@ class ReduceNode(Runnable[Any, dict[str, Any]]):
         return [key for key in (self.into, self._failures_into, self._report_into) if key]
 
     @property
-    def input_schema_for_graph(self) -> type[Any]:
+    def receipts_schema(self) -> type[Any]:
         """Schema that declares the fan-out's private channel; pass it to `add_node`."""
         channel = {self.fan_out.channel: Annotated[dict[str, Any], merge_receipts]}
         return TypedDict(f"{self.fan_out.channel.title().replace('_', '')}", channel)  # type: ignore[operator, no-any-return]
@@ -376,7 +380,7 @@ class ReduceNode(Runnable[Any, dict[str, Any]]):
         if absent := missing_shards(receipts):
             raise FanOutError(
                 f"{self.name} has the answers of {receipts['shards'] - len(absent)} of "
-                f"{receipts['shards']} branches: is {self.fan_out.name!r} begun twice in one step?"
+                f"{receipts['shards']} branches; the others ended without a receipt."
             )
         return Results(receipts["run"], self._receipts(state))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from langgraph_hpc_fanout.dispatch.retry import Retry
@@ -18,10 +20,11 @@ _FEED = 64
 """Requests made ahead of need: enough to keep lanes busy, too few to hold up the loop."""
 _SCAN = 32
 """Most retries looked at for one that a lane may take: bounds a storm's cost."""
+_NOWHERE: Mapping[Lane, float] = MappingProxyType({})
 
 
 class Ticket:
-    """One request on its way: how often it was sent, where it failed, when it may go again.
+    """One request on its way: how often it was sent, which lanes it avoids until when.
 
     Args:
         tag: Whatever the client wants to know the ticket by.
@@ -34,13 +37,13 @@ class Ticket:
         "bundle",
         "charged",
         "deadline",
+        "expiry",
         "faults",
         "first_sent",
         "open",
         "refusals",
         "refused_since",
         "request",
-        "retry_at",
         "tag",
     )
 
@@ -54,8 +57,8 @@ class Ticket:
         self.refused_since: float | None = None
         self.first_sent: float | None = None
         self.deadline: float | None = None
-        self.avoid: frozenset[Lane] = frozenset()
-        self.retry_at = 0.0
+        self.expiry: asyncio.TimerHandle | None = None
+        self.avoid: Mapping[Lane, float] = _NOWHERE
         self.charged = 0.0
         self.bundle: Bundle | None = None
 
@@ -80,8 +83,8 @@ class Job:
     """A client's tickets for one model.
 
     Tickets are made only when a lane asks, so a million items wait as items, not as requests.
-    A failed ticket goes to `again`, where lanes that have not failed it may take it at once;
-    when its backoff is over, any lane may.
+    A failed ticket goes to `again`, where lanes that have not failed it may take it at once,
+    and each of the others when its own backoff is over.
 
     Args:
         client: Makes tickets and takes what comes of them.
@@ -119,33 +122,27 @@ class Job:
         """Whether asking for a ticket is worth while."""
         return bool(self._ready or self._again) or not self._dry
 
-    def peek(self) -> Ticket | None:
-        """The ticket that will probably be taken next."""
-        if not self._ready and not self._dry:
-            self._refill()
-        if self._ready:
-            return self._ready[0]
-        return next(iter(self._again), None)
+    def peek(self, lane: Lane) -> Ticket | None:
+        """The ticket that this lane would take now."""
+        return self._next_again(lane) or self._next_ready()
 
     def take(self, lane: Lane) -> Ticket | None:
         """The next ticket that this lane may send."""
-        ticket = self._take_again(lane) if self._again else None
-        if ticket is None:
-            ticket = self._take_ready()
-            if ticket is None:
-                return None
+        if (ticket := self._next_again(lane)) is not None:
+            del self._again[ticket]
+        elif (ticket := self._next_ready()) is not None:
+            self._ready.popleft()
+        else:
+            return None
         self.in_flight.add(ticket)
         return ticket
 
-    def put_back(self, ticket: Ticket, *, avoid: Lane | None, retry_at: float) -> None:
-        """Wait for another try: by lanes not avoided at once, by any from `retry_at`."""
+    def put_back(self, ticket: Ticket, *, avoid: Lane, until: float, now: float) -> None:
+        """Wait for another try: by this lane from `until`, by others as soon as they may."""
         self.in_flight.discard(ticket)
-        if avoid is not None:
-            ticket.avoid |= {avoid}
-        ticket.retry_at = retry_at
+        ticket.avoid = {**_still_avoided(ticket, now), avoid: until}
         self._again[ticket] = None
-        self._pushed += 1
-        heapq.heappush(self._delayed, (retry_at, self._pushed, ticket))
+        self._delay(ticket)
 
     def next_retry(self) -> float | None:
         """When the next backoff ends, if any is running."""
@@ -154,19 +151,24 @@ class Job:
         return self._delayed[0][0] if self._delayed else None
 
     def end_backoffs(self, now: float) -> bool:
-        """Let any lane take the tickets whose backoff is over; says whether there were any."""
+        """Let lanes take the tickets whose backoff there is over; says whether there were any."""
         freed = False
         while (due := self.next_retry()) is not None and due <= now:
             _, _, ticket = heapq.heappop(self._delayed)
-            del self._again[ticket]
-            ticket.avoid = frozenset()
-            self._ready.appendleft(ticket)
+            ticket.avoid = _still_avoided(ticket, now)
+            if ticket.avoid:
+                self._delay(ticket)
+            else:
+                del self._again[ticket]
+                self._ready.appendleft(ticket)
             freed = True
         return freed
 
     def drop(self, ticket: Ticket) -> None:
         """Forget a ticket that is settled; one that waits is passed over when its turn comes."""
         ticket.open = False
+        if ticket.expiry is not None:
+            ticket.expiry.cancel()
         self.in_flight.discard(ticket)
         self._again.pop(ticket, None)
 
@@ -174,33 +176,46 @@ class Job:
         """Send nothing more and cancel what is in flight. Runs on the dispatch loop."""
         self.open = False
         self._dry = True
+        for ticket in (*self.in_flight, *self._again, *self._ready):
+            ticket.open = False
+            if ticket.expiry is not None:
+                ticket.expiry.cancel()
         self._ready.clear()
         self._again.clear()
         self._delayed.clear()
-        for ticket in self.in_flight:
-            ticket.open = False
-            if ticket.bundle is not None:
-                ticket.bundle.cancel_if_done(asyncio.get_running_loop().time())
+        bundles = {ticket.bundle for ticket in self.in_flight}
         self.in_flight.clear()
+        for bundle in bundles:
+            if bundle is not None:
+                bundle.cancel_if_done(asyncio.get_running_loop().time())
 
     def _refill(self) -> None:
         tickets = self.client.feed(_FEED)
-        self._ready.extend(tickets)
-        self._dry = not tickets
+        if self.open:  # the client may have closed the job just now
+            self._ready.extend(tickets)
+            self._dry = not tickets
 
-    def _take_ready(self) -> Ticket | None:
+    def _next_ready(self) -> Ticket | None:
         while self._ready or not self._dry:
             if not self._ready:
                 self._refill()
-            elif (ticket := self._ready.popleft()).open:
+            elif (ticket := self._ready[0]).open:
                 return ticket
+            else:
+                self._ready.popleft()
         return None
 
-    def _take_again(self, lane: Lane) -> Ticket | None:
-        for number, ticket in enumerate(self._again):
-            if number == _SCAN:
-                break
-            if lane not in ticket.avoid:
-                del self._again[ticket]
-                return ticket
+    def _next_again(self, lane: Lane) -> Ticket | None:
+        if self._again:
+            for ticket in itertools.islice(self._again, _SCAN):
+                if lane not in ticket.avoid:
+                    return ticket
         return None
+
+    def _delay(self, ticket: Ticket) -> None:
+        self._pushed += 1
+        heapq.heappush(self._delayed, (min(ticket.avoid.values()), self._pushed, ticket))
+
+
+def _still_avoided(ticket: Ticket, now: float) -> Mapping[Lane, float]:
+    return {lane: until for lane, until in ticket.avoid.items() if until > now}

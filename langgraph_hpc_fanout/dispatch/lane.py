@@ -48,8 +48,11 @@ class Bundle:
 
     def cancel_if_done(self, now: float) -> None:
         """Stop the send when nobody waits for any of its tickets any more."""
-        if self.scope is not None and not any(ticket.open for ticket in self.tickets):
-            self.scope.reschedule(now)
+        scope = self.scope
+        if scope is None or scope.expired():
+            return
+        if not any(ticket.open and ticket.bundle is self for ticket in self.tickets):
+            scope.reschedule(now)
 
 
 class Lane:
@@ -77,6 +80,7 @@ class Lane:
         if limits.requests is not None or limits.tokens is not None:
             self._gate = Gate(limits, self._loop.time)
         self._workers: set[asyncio.Task[None]] = set()
+        self._working = 0  # unlike the tasks, it counts no worker that is about to end
         self._prober: asyncio.Task[None] | None = None
         self._paused_until = 0.0
         self._chills = 0
@@ -89,15 +93,17 @@ class Lane:
     @property
     def has_room(self) -> bool:
         """Whether the lane would take one more request now."""
-        return (
-            self.state is State.OPEN
-            and len(self._workers) < self.endpoint.limits.concurrency
-            and self._paused_until <= self._loop.time()
-        )
+        limit = self.endpoint.limits.concurrency
+        return self._working < limit and self.in_flight < limit and self._pulls
+
+    @property
+    def _pulls(self) -> bool:
+        return self.state is State.OPEN and self._paused_until <= self._loop.time()
 
     def wake(self) -> None:
         """Start a worker if there is room for one."""
         if self.has_room:
+            self._working += 1
             worker = self._loop.create_task(self._work(), name=f"lane {self.name}")
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
@@ -107,41 +113,57 @@ class Lane:
         until = self._loop.time() + seconds
         if until > self._paused_until:
             self._paused_until = until
-            self._loop.call_at(until, self.wake)
+            self._loop.call_at(until, self._resume, until)
+
+    def _resume(self, until: float) -> None:
+        """Take again, unless there is a longer pause; uvloop's timers ring a little early."""
+        if until == self._paused_until:
+            self._paused_until = 0.0
+            self.wake()
 
     async def _work(self) -> None:
-        while self.state is State.OPEN and self._paused_until <= self._loop.time():
-            bundle = self._take() if self._gate is None else await self._take_gated(self._gate)
-            if bundle is None:
-                return
-            if self._scheduler.may_have_work(self):
-                self.wake()
-            sent = self._loop.time()
-            await self._send(bundle)
-            if self._loop.time() - sent < _INSTANT:
-                await asyncio.sleep(0)
+        try:
+            while self._pulls:
+                bundle = self._take() if self._gate is None else await self._take_gated(self._gate)
+                if bundle is None:
+                    return
+                if self._scheduler.may_have_work(self):
+                    self.wake()
+                sent = self._loop.time()
+                await self._send(bundle)
+                if self._loop.time() - sent < _INSTANT:
+                    await asyncio.sleep(0)
+        finally:
+            self._working -= 1
+
+    def _room(self) -> int:
+        """Most tickets that the next bundle may hold."""
+        endpoint = self.endpoint
+        return min(endpoint.bundling.max_items, endpoint.limits.concurrency - self.in_flight)
 
     def _take(self) -> Bundle | None:
         taken = []
-        for _ in range(self.endpoint.bundling.max_items):
+        for _ in range(self._room()):
             if (pair := self._scheduler.take(self)) is None:
                 break
             taken.append(pair)
         return Bundle(taken) if taken else None
 
     async def _take_gated(self, gate: Gate) -> Bundle | None:
+        """Wait until one ticket may leave, and let go with it what may leave without a wait."""
+        taken: list[tuple[Job, Ticket]] = []
         async with gate:
-            if (ahead := self._scheduler.peek(self)) is None:
-                return None
-            await gate.admit(_tokens(ahead))
-            if self.state is not State.OPEN or self._paused_until > self._loop.time():
-                return None
-            bundle = self._take()
-            if bundle is not None:
-                for ticket in bundle.tickets:
-                    ticket.charged = _tokens(ticket)
-                    gate.charge(ticket.charged)
-            return bundle
+            while len(taken) < self._room() and (ahead := self._scheduler.peek(self)) is not None:
+                if taken and not gate.is_open(_tokens(ahead)):
+                    break
+                await gate.admit(_tokens(ahead))
+                if not self._pulls or (pair := self._scheduler.take(self)) is None:
+                    break
+                taken.append(pair)
+                ticket = pair[1]
+                ticket.charged = _tokens(ticket)
+                gate.charge(ticket.charged)
+        return Bundle(taken) if taken else None
 
     # -- sending ------------------------------------------------------------------------
 
@@ -156,17 +178,21 @@ class Lane:
                 requests = [ticket.request for ticket in bundle.tickets]
                 async for reply in self.endpoint.send(requests):
                     if (pair := waiting.pop(reply.position, None)) is not None:
-                        self._answered(*pair, reply, started)
+                        self._answered(bundle, *pair, reply, started)
         except TimeoutError:
-            message = f"{self.name} did not answer within {self._loop.time() - started:.1f} s."
-            failure = Failure("timeout", message, None, True, self.name)
+            failure = self._late(started)
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            message = f"{self.name} cancelled it from within."
+            failure = Failure("transient", message, None, True, self.name)
         except Exception as error:  # noqa: BLE001 - an endpoint's bug must not end the lane
             message = f"{self.name} raised {type(error).__name__}: {error}"
             failure = Failure("transient", message, None, True, self.name)
         finally:
             bundle.scope = None
             for position, pair in waiting.items():
-                self._answered(*pair, Reply(position, failure=failure), started)
+                self._answered(bundle, *pair, Reply(position, failure=failure), started)
 
     def _stamp(self, bundle: Bundle, now: float) -> None:
         for job, ticket in zip(bundle.jobs, bundle.tickets, strict=True):
@@ -176,16 +202,37 @@ class Lane:
                 if job.item_deadline is not None:
                     ticket.deadline = now + job.item_deadline
 
-    @staticmethod
-    def _end(bundle: Bundle, now: float) -> float:
+    def _end(self, bundle: Bundle, now: float) -> float:
+        """When the last of the bundle's tickets is out of time; timers see to earlier ones."""
         ends = []
         for job, ticket in zip(bundle.jobs, bundle.tickets, strict=True):
             end = now + job.retry.timeout
             ends.append(end if ticket.deadline is None else min(end, ticket.deadline))
-        return max(ends)
+        last = max(ends)
+        if len(ends) > 1:
+            for end, job, ticket in zip(ends, bundle.jobs, bundle.tickets, strict=True):
+                if end < last:
+                    self._loop.call_at(end, self._overdue, bundle, job, ticket, now)
+        return last
 
-    def _answered(self, job: Job, ticket: Ticket, reply: Reply, started: float) -> None:
+    def _late(self, started: float) -> Failure:
+        message = f"{self.name} did not answer within {self._loop.time() - started:.1f} s."
+        return Failure("timeout", message, None, True, self.name)
+
+    def _overdue(self, bundle: Bundle, job: Job, ticket: Ticket, started: float) -> None:
+        """A ticket is out of time, the rest of its bundle is not: it counts as in flight still."""
+        if ticket.bundle is bundle:
+            ticket.bundle = None
+            reply = Reply(0, failure=self._late(started))
+            self._scheduler.answered(job, ticket, reply, self, self._loop.time() - started)
+            bundle.cancel_if_done(self._loop.time())
+
+    def _answered(
+        self, bundle: Bundle, job: Job, ticket: Ticket, reply: Reply, started: float
+    ) -> None:
         self.in_flight -= 1
+        if ticket.bundle is not bundle:
+            return  # it was overdue
         ticket.bundle = None
         if self._gate is not None:
             used = ticket.charged if reply.failure is None else 0.0
@@ -203,7 +250,7 @@ class Lane:
         if self.state in (State.OPENING, State.COLD, State.DEAD) and self._prober is None:
             if self.state is State.DEAD:
                 self.state, self.failure, self._chills = State.COLD, None, 0
-            self._prober = self._loop.create_task(self._probe(), name=f"probe {self.name}")
+            self._begin_probing()
 
     def chill(self, failure: Failure) -> None:
         """Stop pulling: a request found nobody there, or not the model it asked for."""
@@ -211,11 +258,13 @@ class Lane:
             return
         self._chills += 1
         self.state, self.failure = State.COLD, failure
-        if self._chills >= _CHILLS:
-            self.state = State.DEAD
-            self._scheduler.lane_changed()
-        else:
+        if self._chills < _CHILLS:
             self.start()
+            return
+        self.state = State.DEAD
+        self._scheduler.lane_changed()
+        if self._scheduler.busy:
+            self._begin_probing(_PROBE_DELAY_DEAD)
 
     async def close(self) -> None:
         """Stop everything and close the endpoint."""
@@ -226,8 +275,13 @@ class Lane:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.endpoint.close()
 
-    async def _probe(self) -> None:
+    def _begin_probing(self, wait: float = 0.0) -> None:
+        self._prober = self._loop.create_task(self._probe(wait), name=f"probe {self.name}")
+
+    async def _probe(self, wait: float) -> None:
         try:
+            if wait:
+                await asyncio.sleep(wait)
             delays = iter(_PROBE_DELAYS)
             while not (health := await self._ask_health()).ok:
                 self.failure = health.failure
@@ -255,6 +309,10 @@ class Lane:
                 return await self.endpoint.probe()
         except TimeoutError:
             message = f"{self.name} did not answer a probe within {_PROBE_TIMEOUT:.0f} s."
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            message = f"{self.name} cancelled a probe from within."
         except Exception as error:  # noqa: BLE001 - an endpoint's bug must not end the lane
             message = f"{self.name} could not be opened: {type(error).__name__}: {error}"
         return Health(ok=False, failure=Failure("cold", message, None, True, self.name))
@@ -264,3 +322,9 @@ def _tokens(ticket: Ticket) -> float:
     """Tokens to reserve: those to read, and the most that may be written."""
     request = ticket.request
     return float(request.prompt_tokens + (request.max_tokens or 256))
+
+
+def _is_cancelled() -> bool:
+    """Whether it is this task that is cancelled, not something that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -89,6 +89,12 @@ class Gate:
         if self._requests is not None:
             await self._requests.acquire()
 
+    def is_open(self, tokens: float) -> bool:
+        """Whether `admit` would let such a request leave without a wait."""
+        if self._tokens is not None and self._tokens.delay(self._clock(), tokens) > 0:
+            return False
+        return self._requests is None or self._requests.has_capacity()
+
     def charge(self, tokens: float) -> None:
         """Reserve tokens for a request that leaves now."""
         if self._tokens is not None:

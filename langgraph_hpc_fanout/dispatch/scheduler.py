@@ -83,6 +83,7 @@ class Scheduler:
         for lane in self.lanes:
             lane.start()
             lane.wake()
+        self._check(job)
 
     def refresh(self, job: Job) -> None:
         """A job has more to feed."""
@@ -103,6 +104,7 @@ class Scheduler:
         if self._timer is not None:
             self._timer.cancel()
         await asyncio.gather(*(lane.close() for lane in self.lanes), return_exceptions=True)
+        self._changed.set()
 
     # -- what lanes ask -----------------------------------------------------------------
 
@@ -116,9 +118,9 @@ class Scheduler:
         return None
 
     def peek(self, lane: Lane) -> Ticket | None:
-        """The ticket that the lane would probably get next."""
-        for job in self._jobs:
-            if job.model in lane.serves and (ticket := job.peek()) is not None:
+        """The ticket that the lane would get now."""
+        for job in tuple(self._jobs):  # a client may end its job when asked for tickets
+            if job.model in lane.serves and (ticket := job.peek(lane)) is not None:
                 return ticket
         return None
 
@@ -137,23 +139,26 @@ class Scheduler:
         action = ACTIONS[failure.kind]
         if action is Action.ABORT:
             self._abort(job, [failure])
-        elif action is Action.GIVE_UP or not self._worth_retrying(job, ticket, action):
+        elif action is Action.GIVE_UP:
             self._settle(job, ticket, reply, lane, seconds)
         else:
-            self._try_again(job, ticket, reply, lane, action, seconds)
+            self._try_again(job, ticket, reply, failure, lane, seconds)
 
     def lane_changed(self) -> None:
         """A lane opened, died or serves other models: wake who waits, abort who cannot go on."""
         self._changed.set()
         for job in list(self._jobs):
-            if denied := self._denied():
-                self._abort(job, denied)
-            elif not any(_may_serve(lane, job.model) for lane in self.lanes):
-                self._abort(job, self.why_not())
+            self._check(job)
 
     def why_not(self) -> list[Failure]:
         """For each endpoint, why it does not serve a model that no lane serves."""
         return [_why_not(lane) for lane in self.lanes]
+
+    def _check(self, job: Job) -> None:
+        if denied := self._denied():
+            self._abort(job, denied)
+        elif not any(_may_serve(lane, job.model) for lane in self.lanes):
+            self._abort(job, self.why_not())
 
     def _denied(self) -> list[Failure]:
         failures = [lane.failure for lane in self.lanes]
@@ -161,40 +166,52 @@ class Scheduler:
 
     # -- failures -----------------------------------------------------------------------
 
-    def _worth_retrying(self, job: Job, ticket: Ticket, action: Action) -> bool:
+    def _try_again(
+        self, job: Job, ticket: Ticket, reply: Reply, failure: Failure, lane: Lane, seconds: float
+    ) -> None:
         now = self.loop.time()
-        if ticket.deadline is not None and now >= ticket.deadline:
-            return False
+        action = ACTIONS[failure.kind]
         if action is Action.TRY_AGAIN:
             ticket.faults += 1
-            return ticket.faults < job.retry.attempts
-        ticket.refusals += 1
-        if ticket.refused_since is None:
-            ticket.refused_since = now
-        return now - ticket.refused_since < job.retry.patience
-
-    def _try_again(
-        self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, action: Action, seconds: float
-    ) -> None:
-        assert reply.failure is not None  # noqa: S101 - narrows the type
+            ticket.refusals, ticket.refused_since = 0, None  # it was let in
+        else:
+            ticket.refusals += 1
+            if ticket.refused_since is None:
+                ticket.refused_since = now
         delay = reply.retry_after
         if delay is None:
-            failures = ticket.faults if action is Action.TRY_AGAIN else ticket.refusals
-            delay = job.retry.backoff(failures, self._rng)
-        retry_at = self.loop.time() + delay
-        if retry_at >= _last_moment(job, ticket):
-            self._settle(job, ticket, reply, lane, seconds)
-            return
-        job.put_back(ticket, avoid=lane, retry_at=retry_at)
-        if ticket.deadline is not None:
-            late = (job, ticket, reply, lane, seconds)
-            self.loop.call_at(ticket.deadline, self._settle_waiting, *late)
+            delay = job.retry.backoff(ticket.refusals or ticket.faults, self._rng)
+        # What it says of the lane holds whatever becomes of the ticket.
         if action is Action.WAIT:
             lane.pause(delay)
         elif action is Action.PROBE:
-            lane.chill(reply.failure)
+            lane.chill(failure)
+            if not ticket.open:
+                return  # it was the last lane, and the job is aborted
+        last = _last_moment(job, ticket)
+        if ticket.faults >= job.retry.attempts or (
+            now + delay >= last and not self._may_go_elsewhere(job, ticket, lane)
+        ):
+            self._settle(job, ticket, reply, lane, seconds)
+            return
+        job.put_back(ticket, avoid=lane, until=now + delay, now=now)
+        if ticket.expiry is not None:
+            ticket.expiry.cancel()
+        if last < math.inf:
+            expired = (job, ticket, reply, lane, seconds)
+            ticket.expiry = self.loop.call_at(last, self._settle_waiting, *expired)
         self._offer(job, ticket)
-        self._set_timer(retry_at)
+        if (due := job.next_retry()) is not None:
+            self._set_timer(due)
+
+    def _may_go_elsewhere(self, job: Job, ticket: Ticket, lane: Lane) -> bool:
+        return any(
+            other is not lane
+            and other.state is State.OPEN
+            and job.model in other.serves
+            and other not in ticket.avoid
+            for other in self.lanes
+        )
 
     def _offer(self, job: Job, ticket: Ticket) -> None:
         """Wake one lane that may take a ticket at once."""
@@ -210,7 +227,7 @@ class Scheduler:
     def _settle_waiting(
         self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float
     ) -> None:
-        """An item's time is up while it waits for another try: its last failure stands."""
+        """Time or patience is up while it waits for another try: its last failure stands."""
         if ticket.open and ticket not in job.in_flight:
             self._settle(job, ticket, reply, lane, seconds)
 
@@ -225,16 +242,16 @@ class Scheduler:
             if self._timer.when() <= when:
                 return
             self._timer.cancel()
-        self._timer = self.loop.call_at(when, self._end_backoffs)
+        self._timer = self.loop.call_at(when, self._end_backoffs, when)
 
-    def _end_backoffs(self) -> None:
+    def _end_backoffs(self, when: float) -> None:
         self._timer = None
-        now = self.loop.time()
+        now = max(when, self.loop.time())  # uvloop's timers ring a little early
         freed = [job.end_backoffs(now) for job in self._jobs]
         if any(freed):
             for lane in self.lanes:
                 lane.wake()
-        due = [when for job in self._jobs if (when := job.next_retry()) is not None]
+        due = [retry for job in self._jobs if (retry := job.next_retry()) is not None]
         if due:
             self._set_timer(min(due))
 

@@ -11,7 +11,9 @@ import threading
 import weakref
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 import orjson
@@ -90,24 +92,27 @@ class Log:
     def find(self, scope: str, key: str) -> tuple[int, Outcome] | None:
         """Where the accepted answer to a key stands, and the answer."""
         at = self._answers.get(_answer_key(scope, key))
-        return None if at is None else (at, self._read(at))
+        return None if at is None else (at, Outcome.from_dict(self._read(at)["outcome"]))
 
     def outcomes(self, run: str, start: int = 0, stop: int | None = None) -> Iterator[Outcome]:
         """The outcomes of a run in input order; items without one are passed over."""
         places = self._runs.get(run, array("q"))
         for index in range(start, len(places) if stop is None else min(stop, len(places))):
             if places[index] >= 0:
-                outcome = self._read(places[index])
-                yield outcome if outcome.index == index else _reused(outcome, index)
+                entry = self._read(places[index])
+                outcome = Outcome.from_dict(entry["outcome"])
+                paid_here = entry["run"] == run and outcome.index == index
+                yield outcome if paid_here else _reused(outcome, index)
 
-    def _read(self, at: int) -> Outcome:
+    def _read(self, at: int) -> dict[str, Any]:
         line = b""
         while not line.endswith(b"\n"):
             piece = os.pread(self._reader(), _PIECE, at + len(line))
             line += piece[: piece.index(b"\n") + 1] if b"\n" in piece else piece
             if not piece:
                 raise OSError(f"{self._path} ends in the middle of an outcome.")
-        return Outcome.from_dict(orjson.loads(line)["outcome"])
+        entry: dict[str, Any] = orjson.loads(line)
+        return entry
 
     def _reader(self) -> int:
         with self._lock:
@@ -146,9 +151,7 @@ def _answer_key(scope: str, key: str) -> str:
 
 def _reused(outcome: Outcome, index: int) -> Outcome:
     """The answer of another item, or of an earlier run, as this item's."""
-    fields = outcome.to_dict()
-    meta = {**fields["meta"], "cached": True}
-    return Outcome.from_dict({**fields, "index": index, "attempts": 0, "meta": meta})
+    return replace(outcome, index=index, attempts=0, meta={**outcome.meta, "cached": True})
 
 
 _logs: WeakValueDictionary[Path, Log] = WeakValueDictionary()

@@ -160,24 +160,26 @@ class Run:
                 self._deadline = loop.call_later(self.plan.deadline, self._expire)
             for shard in [each for each in self.shards.values() if each.complete]:
                 self._finish(shard)  # an empty list needs neither journal nor pool
-            if self.closed:
+            if self._is_over():
                 return
             if self._journal is not None:
                 await asyncio.to_thread(self._journal.log.refresh)
             scheduler = self.plan.pool.scheduler()
             self._model = await scheduler.resolve(self.plan.task.model)
-            if self.closed:
+            if self._is_over():
                 return
             retry, item_deadline = self.plan.retry, self.plan.item_deadline
             self._job = Job(self, self._model, retry, item_deadline)
             self._scheduler = scheduler
-            if not self.closed:
-                scheduler.add(self._job)
+            scheduler.add(self._job)
         except LookupError as error:
             self._fail(str(error))
         except Exception as error:
             logger.exception("The fan-out %s could not start", self.plan.name)
             self._fail(f"The fan-out {self.plan.name} could not start: {error!r}")
+
+    def _is_over(self) -> bool:
+        return self.closed
 
     def _enqueue(self, shard: Shard) -> None:
         if self.error is not None:

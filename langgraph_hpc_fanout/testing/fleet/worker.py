@@ -7,6 +7,7 @@ parent dies, because the pipe does.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -21,6 +22,7 @@ from langgraph_hpc_fanout.testing.fleet.record import HostRecord
 from langgraph_hpc_fanout.testing.fleet.spec import FakeEndpoint
 
 _PATIENCE = 30.0
+_DIED = "A process of the fake fleet has died; see its messages on stderr."
 _NOT_RUNNING = "This process of the fake fleet is not running."
 
 
@@ -45,13 +47,7 @@ class RemoteHost:
 
     def start(self) -> Mapping[int, int]:
         """Start to serve; returns the ports, by place in the fleet."""
-        try:
-            spec = pickle.dumps(self._spec)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise ValueError(
-                "FakeFleet(processes=...) needs answer rules and conditions that are functions "
-                f"of an importable module: {error}"
-            ) from error
+        spec = _dumps(self._spec)
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         self._process = subprocess.Popen(  # noqa: S603 - our own code
             [sys.executable, "-P", "-c", f"from {__name__} import main; main()"],
@@ -75,7 +71,8 @@ class RemoteHost:
             return
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # it has died before us
+                    pipe.close()
         try:
             process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
@@ -105,15 +102,18 @@ class RemoteHost:
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         with self._lock:
-            self._write(pickle.dumps((method, arguments)))
+            self._write(_dumps((method, arguments)))
             return self._read()
 
     def _write(self, message: bytes) -> None:
         stdin = self._process.stdin if self._process is not None else None
         if stdin is None:
             raise RuntimeError(_NOT_RUNNING)
-        stdin.write(message)
-        stdin.flush()
+        try:
+            stdin.write(message)
+            stdin.flush()
+        except BrokenPipeError:
+            raise RuntimeError(_DIED) from None
 
     def _read(self) -> Any:
         stdout = self._process.stdout if self._process is not None else None
@@ -121,13 +121,21 @@ class RemoteHost:
             raise RuntimeError(_NOT_RUNNING)
         try:
             answer = pickle.load(stdout)  # noqa: S301 - from a process that we started
-        except EOFError:
-            raise RuntimeError(
-                "A process of the fake fleet has died; see its messages on stderr."
-            ) from None
+        except (EOFError, pickle.UnpicklingError):
+            raise RuntimeError(_DIED) from None
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+
+def _dumps(message: object) -> bytes:
+    try:
+        return pickle.dumps(message)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            "FakeFleet(processes=...) needs answer rules and conditions that are functions of an "
+            f"importable module: {error}"
+        ) from error
 
 
 def obey(commands: BinaryIO, answers: BinaryIO) -> None:

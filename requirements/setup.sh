@@ -1,0 +1,25 @@
+#!/bin/sh
+# Makes .venv with what is pinned here. Called by make, from the project's root.
+set -eu
+
+python=${PYTHON:-python3}
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+  echo "Python 3.11 or newer is needed; $python is $("$python" --version 2>&1)." >&2
+  exit 1
+}
+
+# Debian ships venv and pip apart from Python.
+if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+  echo "Installing python3-venv, which Debian ships apart from Python."
+  if [ "$(id -u)" -eq 0 ]; then as_root=; else as_root=sudo; fi
+  $as_root apt-get update -qq
+  $as_root apt-get install -y -qq python3-venv
+fi
+
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+pip="env PIP_QUIET=1 .venv/bin/python -m pip install"
+echo "Setting up .venv (about a minute the first time)."
+$pip --require-hashes -r requirements/dev.txt
+$pip --require-hashes --no-deps -r requirements/no-deps.txt
+$pip --no-build-isolation --no-deps --editable .

@@ -1,0 +1,23 @@
+"""Shared by all tests: the fleet's fixtures and pools that close."""
+
+from __future__ import annotations
+
+import pytest
+
+from langgraph_hpc_fanout import Pool
+
+pytest_plugins = ["langgraph_hpc_fanout.testing.fixtures"]
+
+
+@pytest.fixture
+def pool_over():
+    """A factory of pools that are closed when the test ends."""
+    pools = []
+
+    def make(endpoints):
+        pools.append(Pool(endpoints))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
