@@ -87,7 +87,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         key: str | Callable[[Any], str] | None = None,
         shard_size: int | Literal["auto"] = "auto",
         journal: Journal | None = None,
-        retry: Retry | None = None,
+        retry: Retry = Retry(),
         item_deadline: float | None = None,
         deadline: float | None = None,
     ) -> None:
@@ -111,7 +111,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             pool=pool,
             key=_key_function(key),
             journal=journal,
-            retry=retry or Retry(),
+            retry=retry,
             item_deadline=item_deadline,
             deadline=deadline,
         )

@@ -6,8 +6,6 @@ import pytest
 
 from langgraph_hpc_fanout import Pool
 
-pytest_plugins = ["langgraph_hpc_fanout.testing.fixtures"]
-
 
 @pytest.fixture
 def pool_over():

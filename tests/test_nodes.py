@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import operator
 from typing import Annotated
 
@@ -83,7 +84,7 @@ async def test_astream_shows_progress(pool):
 
 @pytest.mark.parametrize("max_concurrency", [1, 4])
 async def test_width_does_not_depend_on_branches_at_once(fake_fleet, pool_over, max_concurrency):
-    fleet = fake_fleet(latency=0.2)
+    fleet = fake_fleet(latency=1.0)
     graph = build(pool_over(fleet.urls))
     config = {"max_concurrency": max_concurrency}
     await graph.ainvoke({"molecules": molecules(64)}, config)
@@ -358,3 +359,20 @@ def test_a_graph_of_its_own_thread_pool_is_quick_to_reuse(pool):
     for size in (3, 0, 65, 1):
         state = graph.invoke({"molecules": molecules(size)})
         assert right_answers(state["predictions"], molecules(size))
+
+
+def test_progress_is_at_most_four_events_a_second_over_all_branches(fake_fleet, pool_over, caplog):
+    caplog.set_level("INFO", "langgraph_hpc_fanout")
+    fleet = fake_fleet(latency=0.1)
+    pool = pool_over(OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=10)))
+    events = list(build(pool).stream({"molecules": molecules(150)}, stream_mode="custom"))
+    seconds = [event["seconds"] for event in events]
+    assert seconds[0] < 1
+    assert len(events) >= 3
+    gaps = [later - earlier for earlier, later in itertools.pairwise(seconds[:-1])]
+    assert min(gaps) > 0.2
+    assert [event["done"] for event in events] == sorted(event["done"] for event in events)
+    assert max(event["in_flight"] for event in events) == 10
+    lines = [record.getMessage() for record in caplog.records if "150/150" in record.getMessage()]
+    assert len(lines) == 1
+    assert lines[0].startswith("screen: 150/150 done, 150 ok, 0 failed, 0 in flight")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import resource
 import weakref
 from collections.abc import Iterable
 from types import TracebackType
@@ -12,6 +14,11 @@ from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
 from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint
+
+logger = logging.getLogger("langgraph_hpc_fanout")
+
+_OTHER_FILES = 256
+"""Files that a process may have open besides its connections."""
 
 
 class Pool:
@@ -71,6 +78,7 @@ class Pool:
         if self._scheduler is None or self._scheduler.loop is not loop:
             if self._finalizer is not None:
                 self._finalizer.detach()
+            _allow_connections(sum(each.limits.concurrency for each in self.endpoints))
             self._scheduler = scheduler = Scheduler(self.endpoints)
             dispatch = dispatch_loop()
             if dispatch.loop is loop:
@@ -97,6 +105,23 @@ def _endpoint(given: str | Endpoint) -> Endpoint:
         f"A pool takes URLs and endpoints, not {type(given).__name__}; "
         "see langgraph_hpc_fanout.Endpoint for what an endpoint has."
     )
+
+
+def _allow_connections(wanted: int) -> None:
+    """Raise the soft limit of open files, often 1,024, to what the pool's limits may need."""
+    needed = wanted + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < needed:
+        logger.warning(
+            "The pool's limits add up to %d requests at once, but this process may open only %d "
+            "files; raise the hard limit (ulimit -Hn) or lower Limits(concurrency=...).",
+            wanted,
+            allowed,
+        )
 
 
 def _abandon(scheduler: Scheduler) -> None:

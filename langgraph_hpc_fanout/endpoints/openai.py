@@ -64,7 +64,7 @@ class OpenAIEndpoint:
         name: str | None = None,
         models: Mapping[str, str] | Iterable[str] | None = None,
         api_key: ApiKey | None = None,
-        limits: Limits | None = None,
+        limits: Limits = Limits(),
     ) -> None:
         parsed = URL(url.rstrip("/").removesuffix("/chat/completions"))
         if parsed.scheme not in ("http", "https") or not parsed.host:
@@ -79,7 +79,7 @@ class OpenAIEndpoint:
         self._url = parsed
         self._chat_url = parsed / "chat" / "completions"
         self.name = name or _name(parsed)
-        self.limits = limits or Limits()
+        self.limits = limits
         self.models: Mapping[str, str] = _mapping(models)
         self._discover = models is None
         self._credentials = Credentials(api_key)

@@ -311,16 +311,18 @@ class Run:
         """Report a complete shard, once its outcomes are on disk where there is a journal."""
         if self._progress is not None:
             shard.seconds = self._progress.seconds
-        last = all(each.complete for each in self.shards.values())
-        if last:
+        if self._all_complete():
             self._show(final=True)
-        if self._journal is None:
-            shard.report(None)
-        else:
+        if self._journal is not None:
             self._unflushed.append(shard)
             self._flush_soon()
-        if last:
+            return
+        shard.report(None)
+        if self._all_complete():
             self._close()
+
+    def _all_complete(self) -> bool:
+        return all(shard.complete for shard in self.shards.values())
 
     def _flush_soon(self) -> None:
         if self._flushing is None:
@@ -336,9 +338,11 @@ class Run:
                     shard.report(str(self._journal.directory))
                 if not self._unflushed:
                     break
-        except OSError as error:
+            if self._all_complete():
+                self._close()
+        except Exception as error:  # noqa: BLE001 - branches wait: they must be told
             self._unflushed += written
-            why = f"The journal {self._journal.directory} cannot be written: {error}"
+            why = f"The journal {self._journal.directory} cannot be written: {error}."
             self._fail(why, flush=False)
         finally:
             self._flushing = None
@@ -367,6 +371,8 @@ class Run:
             return
         self._leave()
         journal = None if self._journal is None else str(self._journal.directory)
+        if journal is not None:
+            why = f"{why} What was answered is kept in {journal}."
         self.error = FanOutError(why, outcomes=self._outcomes(journal), journal=journal)
         self._show(final=True)
         self._close()

@@ -32,6 +32,9 @@ _PACKAGED_MODEL = "SmolLM2-135M-Instruct"
 _KEY_VARIABLE = "LOCAL_LLM_API_KEY"
 _LOG_TAIL_BYTES = 16_384
 
+_CONNECTIONS = 128
+"""Each kept-alive connection holds a thread; one too many can wait until another closes."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Running:
@@ -317,6 +320,7 @@ def _start(xllamacpp: ModuleType, options: argparse.Namespace, model_file: Path)
     params.port = options.port
     params.n_parallel = options.parallel
     params.n_ctx = options.parallel * options.context  # llama.cpp shares it out over the slots
+    params.n_threads_http = _CONNECTIONS
     params.cpuparams.n_threads = options.threads
     params.cpuparams_batch.n_threads = options.threads
     params.cache_ram_mib = 256  # of old prompts; the default of 8192 lets memory creep up

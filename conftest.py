@@ -1,0 +1,26 @@
+"""Fixtures of all tests, and the snippets of README and docs as tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+from langgraph_hpc_fanout.testing.fleet import FakeFleet
+
+pytest_plugins = ["langgraph_hpc_fanout.testing.fixtures"]
+
+
+@pytest.fixture(scope="module")
+def llm_url() -> Iterator[None]:
+    """Snippets ask the server at LLM_URL: here, a fake one."""
+    with FakeFleet() as fleet, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLM_URL", fleet.urls[0])
+        yield
+
+
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser()], patterns=["README.md", "docs/*.md"], fixtures=["llm_url"]
+).pytest()

@@ -1,0 +1,159 @@
+"""Screen real molecules with a real local LLM, through a LangGraph graph.
+
+Starts a small LLM server on loopback, fans 120 molecules with measured solubility out through a
+compiled graph, shows progress, and prints every answer beside the truth. `make demo` runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from collections import Counter
+from typing import Any
+
+from langchain_core.prompts import ChatPromptTemplate
+from langgraph.graph import END, START, StateGraph
+from typing_extensions import TypedDict
+
+from examples.solubility.molecules import Molecule, load_molecules
+from langgraph_hpc_fanout import (
+    FanOutNode,
+    Limits,
+    OpenAIEndpoint,
+    Pool,
+    Prompt,
+    ReduceNode,
+    add_fan_out,
+)
+from langgraph_hpc_fanout.testing.local_llm import LocalLLM
+
+PARALLEL = 8
+
+TURNS = ChatPromptTemplate.from_messages(
+    [
+        ("system", "Rate the solubility in water: low, medium or high."),
+        ("human", "How soluble in water is hexane?"),
+        ("ai", "low"),
+        ("human", "How soluble in water is ethanol?"),
+        ("ai", "high"),
+        ("human", "How soluble in water is diethyl ether?"),
+        ("ai", "medium"),
+        ("human", "How soluble in water is {name}?"),
+    ]
+)
+"""A model this small answers in the form that it is shown; without examples it rambles."""
+
+
+class State(TypedDict, total=False):
+    """What goes in, and what comes back."""
+
+    molecules: list[Molecule]
+    predictions: list[str | None]
+    report: dict[str, Any]
+
+
+def build_graph(url: str) -> Any:
+    """A graph that asks the server at `url` about every molecule in its state."""
+    pool = Pool(OpenAIEndpoint(url, name="local LLM", limits=Limits(concurrency=PARALLEL)))
+    prompt = Prompt(TURNS, max_tokens=4, temperature=0)
+    screen = FanOutNode("molecules", prompt, pool=pool, name="screen")
+    gather = ReduceNode(screen, into="predictions", report_into="report")
+    builder = StateGraph(State)
+    add_fan_out(builder, screen, gather, after=START, before=END)
+    return builder.compile()
+
+
+def run(graph: Any, molecules: list[Molecule]) -> dict[str, Any]:
+    """The graph's last state; progress goes to standard error while it runs."""
+    state: dict[str, Any] = {}
+    for mode, data in graph.stream({"molecules": molecules}, stream_mode=["custom", "values"]):
+        if mode == "values":
+            state = data
+        else:
+            show_progress(data)
+    print(file=sys.stderr)
+    return state
+
+
+def show_progress(event: dict[str, Any]) -> None:
+    """One line that is written over, in a terminal; a line each elsewhere."""
+    filled = 30 * event["done"] // max(1, event["total"])
+    tokens = event["tokens"]["completion"] / max(event["seconds"], 0.001)
+    line = (
+        f"[{'█' * filled}{'·' * (30 - filled)}] {event['done']}/{event['total']} molecules, "
+        f"{event['in_flight']} in flight, {tokens:.0f} tokens/s, {event['seconds']:.1f} s"
+    )
+    if sys.stderr.isatty():
+        print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
+    elif event["done"] in (0, event["total"]):
+        print(line, file=sys.stderr, flush=True)
+
+
+def said(answer: str | None) -> str | None:
+    """The class that an answer names, if it names just one."""
+    found = set(re.findall(r"\b(low|medium|high)\b", (answer or "").lower()))
+    return found.pop() if len(found) == 1 else None
+
+
+def print_table(molecules: list[Molecule], predictions: list[str | None]) -> None:
+    """Each molecule, what the model said, and what was measured."""
+    print(f"{'molecule':34} {'answer':10} {'measured':9} log S")
+    for molecule, answer in zip(molecules, predictions, strict=True):
+        shown = "(none)" if answer is None else " ".join(answer.split())
+        print(
+            f"{molecule['name'][:34]:34} {shown[:10]:10} "
+            f"{molecule['solubility']:9} {molecule['log_s']:5.2f}"
+        )
+
+
+def print_summary(state: dict[str, Any]) -> None:
+    """Rates, and the honest score: agreement beside what guessing would give."""
+    molecules, report = state["molecules"], state["report"]
+    total, seconds = len(molecules), report["seconds"]
+    pairs = [
+        (said(answer), molecule["solubility"])
+        for answer, molecule in zip(state["predictions"], molecules, strict=True)
+    ]
+    named = sum(guess is not None for guess, _ in pairs)
+    right = sum(guess == truth for guess, truth in pairs)
+    majority, count = Counter(truth for _, truth in pairs).most_common(1)[0]
+    tokens = report["tokens"]
+    print(
+        f"\n{report['ok']} of {total} molecules answered in {seconds:.1f} s: "
+        f"{report['attempts'] / seconds:.1f} calls/s, "
+        f"{tokens['completion'] / seconds:.0f} tokens/s written, "
+        f"{tokens['prompt'] / seconds:.0f} tokens/s read."
+    )
+    if report["failures"]:
+        print(f"Failures by kind: {report['failures']}.")
+    print(
+        f"{named} answers name a class; {right} of {total} ({right / total:.0%}) agree with the "
+        f"measured one.\nGuessing would get 33 %, always saying {majority!r} {count / total:.0%}: "
+        "a model of 135 million parameters\nproves that the plumbing works, and nothing about "
+        "chemistry. Point the graph at a real one (--url)."
+    )
+
+
+def main() -> int:
+    """Run the demonstration; 0 when every molecule has an outcome and most an answer."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--molecules", type=int, default=120, help="how many (default: 120)")
+    parser.add_argument("--url", help="an OpenAI-compatible server to ask instead")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    molecules = load_molecules()[::2][: options.molecules]
+    if options.url:
+        state = run(build_graph(options.url), molecules)
+    else:
+        with LocalLLM(parallel=PARALLEL) as server:
+            print(f"A real LLM ({server.model}) answers at {server.url}.", file=sys.stderr)
+            state = run(build_graph(server.url), molecules)
+    print_table(state["molecules"], state["predictions"])
+    print_summary(state)
+    return 0 if state["report"]["ok"] >= 0.9 * len(molecules) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,54 @@
+"""The main job: real molecules, a real LLM on loopback, a compiled graph."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from examples.solubility.demo import build_graph, said
+from examples.solubility.molecules import load_molecules
+from langgraph_hpc_fanout.testing.local_llm import LocalLLM
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.real_llm
+def test_the_graph_gets_real_answers_from_a_real_model():
+    molecules = load_molecules()[::16]
+    with LocalLLM() as server:
+        state = build_graph(server.url).invoke({"molecules": molecules})
+    report = state["report"]
+    assert report["ok"] == report["total"] == len(molecules)
+    assert all(said(answer) is not None for answer in state["predictions"])
+    assert report["tokens"]["completion"] >= len(molecules)
+    assert report["tokens"]["estimated_items"] == 0
+    assert report["endpoints"] == {"local LLM": len(molecules)}
+
+
+@pytest.mark.real_llm
+def test_the_demo_as_a_command():
+    program = subprocess.run(
+        [sys.executable, "-m", "examples.solubility.demo", "--molecules", "10"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert program.returncode == 0, program.stderr
+    assert "10 of 10 molecules answered" in program.stdout
+    assert "agree with the measured one" in program.stdout
+    assert "calls/s" in program.stdout
+    assert "0/10 molecules" in program.stderr
+    assert "10/10 molecules" in program.stderr
+
+
+def test_an_answer_names_a_class_if_it_names_just_one():
+    assert said("Low.") == "low"
+    assert said("It is HIGH, high I say") == "high"
+    assert said("low or medium") is None
+    assert said("lowest") is None
+    assert said(None) is None
