@@ -15,8 +15,8 @@ $(READY): requirements/dev.txt requirements/no-deps.txt pyproject.toml
 	@PYTHON=$(PYTHON) sh requirements/setup.sh
 	@touch $@
 
-demo: $(READY)  ## Run the main job: real molecules, a real local LLM, a LangGraph graph.
-	@$(BIN)/python -m examples.solubility.demo
+demo: $(READY)  ## Run the main job: real molecules, a real local LLM (or URL=...), a LangGraph graph.
+	@$(BIN)/python -m examples.solubility.demo $(if $(URL),--url $(URL))
 
 test: $(READY)  ## Run the test suite, with coverage.
 	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered

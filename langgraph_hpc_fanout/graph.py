@@ -32,7 +32,8 @@ def add_fan_out(
         The builder.
 
     Raises:
-        ValueError: If the reduce node belongs to another fan-out, or `after` names nothing.
+        ValueError: If the reduce node belongs to another fan-out or writes what is no key of
+            the state, or `after` names nothing.
 
     Example:
         ```python
@@ -44,6 +45,12 @@ def add_fan_out(
             f"{reduce.name} reduces {reduce.fan_out.name}, not {fan_out.name}; "
             "make it with ReduceNode(fan_out, ...)."
         )
+    for key in reduce.keys:
+        if key not in builder.channels:
+            raise ValueError(
+                f"{reduce.name} writes {key!r}, which is no key of the state; "
+                f"it has {', '.join(sorted(builder.channels))}."
+            )
     builder.add_node(fan_out.name, fan_out, metadata=fan_out.metadata())
     builder.add_node(
         reduce.name,

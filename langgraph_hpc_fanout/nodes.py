@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import math
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -22,7 +23,6 @@ from langgraph_hpc_fanout.journal.journal import Journal
 from langgraph_hpc_fanout.journal.results import Results
 from langgraph_hpc_fanout.records import FanOutError
 from langgraph_hpc_fanout.reducers import Reducer
-from langgraph_hpc_fanout.runs import interrupt
 from langgraph_hpc_fanout.runs.plan import Plan
 from langgraph_hpc_fanout.runs.receipts import (
     Receipt,
@@ -33,10 +33,10 @@ from langgraph_hpc_fanout.runs.receipts import (
     new_run_id,
 )
 from langgraph_hpc_fanout.runs.registry import registry
-from langgraph_hpc_fanout.runs.run import Run, Writer
+from langgraph_hpc_fanout.runs.run import INTERRUPTED, Run, Writer
 from langgraph_hpc_fanout.runs.shard import Shard
 from langgraph_hpc_fanout.tasks.prompt import Prompt
-from langgraph_hpc_fanout.tasks.template import field_of
+from langgraph_hpc_fanout.tasks.template import field_of, has_field
 
 _MOST_BRANCHES = 64
 """LangGraph's work in a superstep grows with the square of its branches."""
@@ -105,6 +105,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self.channel = f"{name}_receipts"
         self.nodes: set[str] = set()
         self._shard_size = shard_size
+        self._key_field = key if isinstance(key, str) else None
         self._plan = Plan(
             name=name,
             task=task,
@@ -152,7 +153,6 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
 
         def route(state):  # type: ignore[no-untyped-def]
             self._refuse_dispatch_thread()
-            interrupt.cancel_on_ctrl_c()
             return self._route(state, target)
 
         async def aroute(state):  # type: ignore[no-untyped-def]
@@ -168,9 +168,16 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         items = self._items_of(state)
         shared = {name: _state_value(state, name, self.name) for name in self.shared}
         if items and (absent := self._plan.task.missing_fields(items, shared)):
+            braces = " Write braces that are meant literally twice, as in {{ and }}."
             raise FanOutError(
                 f"{self.name}: the prompt wants {', '.join(map(repr, absent))}, which neither the "
-                f"items nor shared={list(self.shared)!r} have; nothing was sent."
+                f"items{_fields_of(items[0])} nor shared={list(self.shared)!r} have; nothing was "
+                f"sent.{'' if all(map(str.isidentifier, absent)) else braces}"
+            )
+        if items and self._key_field and not any(has_field(it, self._key_field) for it in items):
+            raise FanOutError(
+                f"{self.name}: key={self._key_field!r} names no field of the "
+                f"items{_fields_of(items[0])}; nothing was sent."
             )
         run = Run(new_run_id(), self._plan, shared)
         size = self._size_for(len(items))
@@ -227,6 +234,9 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         run, shard = self._claim(input, threading.current_thread())
         try:
             return self._report(input, shard.future.result(), config)
+        except KeyboardInterrupt:
+            run.cancel(INTERRUPTED, logging.WARNING)
+            raise
         finally:
             run.unwatch(shard)
             registry.release(run)
@@ -341,7 +351,6 @@ class ReduceNode(Runnable[Any, dict[str, Any]]):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Reduce, from sync code."""
-        interrupt.restore()
         return self._reduce(input)
 
     async def ainvoke(
@@ -422,6 +431,12 @@ def _state_value(state: Any, name: str, node: str) -> Any:
         there = sorted(state) if isinstance(state, Mapping) else sorted(vars(state))
         raise FanOutError(f"{node}: the state has no {name!r}; it has {', '.join(there)}.")
     return value
+
+
+def _fields_of(item: Any) -> str:
+    """The fields of an item, in brackets, where it has names for them."""
+    names = item if isinstance(item, Mapping) else getattr(item, "__dict__", ())
+    return f" ({_listed([str(name) for name in names])})" if names else ""
 
 
 def _key_function(key: str | Callable[[Any], str] | None) -> Callable[[Any], str] | None:

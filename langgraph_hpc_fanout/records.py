@@ -1,14 +1,13 @@
 """What flows between rooms: requests out, replies back, one outcome per item.
 
 These records know nobody. They are frozen, slotted and hold plain data, so they can be
-hashed, sent to another machine and written to disk without further thought.
+pickled, sent to another machine and written to disk without further thought.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
 
 FailureKind = Literal[
@@ -25,7 +24,8 @@ FailureKind = Literal[
 ]
 """Why an item has no answer; the dispatcher acts on the kind alone."""
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+NOTHING: Mapping[str, Any] = {}
+"""Shared by all records that have nothing to add; never written to."""
 
 
 def _nothing() -> Mapping[str, Any]:

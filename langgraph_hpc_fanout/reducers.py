@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+import orjson
+
 from langgraph_hpc_fanout.journal.results import Results
 from langgraph_hpc_fanout.records import Outcome
 
@@ -21,7 +23,7 @@ Reducer = Callable[[Iterable[Outcome]], Any]
 A = TypeVar("A")
 
 COLLECT_BYTES = 16 * 1024 * 1024
-"""Most that `collect` puts into graph state, in bytes of text."""
+"""Most that `collect` puts into graph state, in bytes of JSON."""
 
 
 def collect(outcomes: Iterable[Outcome]) -> list[Any]:
@@ -34,7 +36,7 @@ def collect(outcomes: Iterable[Outcome]) -> list[Any]:
     size = 0
     for outcome in outcomes:
         values.append(outcome.value)
-        size += len(outcome.value) if isinstance(outcome.value, str) else 8
+        size += _bytes_of(outcome.value)
         if size > COLLECT_BYTES:
             raise ValueError(
                 f"The answers are more than {COLLECT_BYTES // 2**20} MB, too much for graph "
@@ -161,6 +163,12 @@ def stats(outcomes: Iterable[Outcome]) -> dict[str, Any]:
         "endpoints": dict(endpoints),
         "latency": _quantiles(latencies),
     }
+
+
+def _bytes_of(value: Any) -> int:
+    if isinstance(value, str) and value.isascii():
+        return len(value)
+    return len(orjson.dumps(value, default=repr))
 
 
 def _quantiles(values: list[float]) -> dict[str, float]:

@@ -19,7 +19,7 @@ fi
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 pip="env PIP_QUIET=1 .venv/bin/python -m pip install"
-echo "Setting up .venv (about a minute the first time)."
+echo "Setting up .venv (a minute or two the first time)."
 $pip --require-hashes -r requirements/dev.txt
 $pip --require-hashes --no-deps -r requirements/no-deps.txt
 $pip --no-build-isolation --no-deps --editable .

@@ -119,20 +119,44 @@ def script(body, fleet, *arguments):
 
 
 CTRL_C = """
+from langgraph.graph import END, START, StateGraph
+from graphs import State
 graph = build(pool)
-before = signal.getsignal(signal.SIGINT)
+outer = StateGraph(State)
+outer.add_node("left", lambda state: {})
+outer.add_node("graph", graph)
+outer.add_edge(START, "left")
+outer.add_edge(START, "graph")
+outer.add_edge(["left", "graph"], END)
+given = {"molecules": molecules(int(sys.argv[3]))}
+runs = {
+    "invoke": lambda: graph.invoke(given),
+    "custom": lambda: list(graph.stream(given, stream_mode="custom")),
+    "messages": lambda: list(graph.stream(given, stream_mode=["updates", "messages"])),
+    "parallel": lambda: outer.compile().invoke(given),
+}
 print("ready", flush=True)
 try:
-    graph.invoke({"molecules": molecules(int(sys.argv[3]))})
+    runs[sys.argv[4]]()
 except KeyboardInterrupt:
-    print("interrupted", signal.getsignal(signal.SIGINT) is before, flush=True)
+    print("interrupted", flush=True)
 """
 
 
-@pytest.mark.parametrize("size", ["1", "64", "500"])
-def test_ctrl_c_in_sync_invoke(fake_fleet, size):
+@pytest.mark.parametrize(
+    ("size", "how"),
+    [
+        ("1", "invoke"),
+        ("64", "invoke"),
+        ("500", "invoke"),
+        ("64", "custom"),
+        ("64", "messages"),
+        ("64", "parallel"),
+    ],
+)
+def test_ctrl_c_in_sync_code(fake_fleet, size, how):
     fleet = fake_fleet(latency=1.0, capacity=1000)
-    program = script(CTRL_C, fleet, size)
+    program = script(CTRL_C, fleet, size, how)
     try:
         fleet.wait(lambda record: record.in_flight == min(int(size), 8), timeout=30)
         began = time.monotonic()
@@ -141,7 +165,8 @@ def test_ctrl_c_in_sync_invoke(fake_fleet, size):
     finally:
         program.kill()
     assert time.monotonic() - began < 2.5, "including the exit of the interpreter"
-    assert out.splitlines() == ["ready", "interrupted True"], err
+    assert out.splitlines() == ["ready", "interrupted"], err
+    assert f"screen ended with 0 of {size} items done: Interrupted (Ctrl-C)." in err
     record = nothing_more_is_sent(fleet)
     assert record.arrived == record.closed_early == min(int(size), 8)
 
@@ -172,13 +197,7 @@ def test_ctrl_c_then_resume_in_the_same_process(fake_fleet, tmp_path):
     assert record.served - record.closed_early <= 64 + 8
 
 
-def test_the_handler_of_ctrl_c_is_put_back(fleet, narrow):
-    before = signal.getsignal(signal.SIGINT)
-    build(narrow).invoke({"molecules": molecules(3)})
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_an_own_handler_of_ctrl_c_is_called(fleet, narrow):
+def test_an_own_handler_of_ctrl_c_that_does_not_raise_decides(fleet, narrow):
     called = []
     before = signal.signal(signal.SIGINT, lambda number, frame: called.append(number))
     try:
@@ -189,16 +208,15 @@ def test_an_own_handler_of_ctrl_c_is_called(fleet, narrow):
             )
         )
         killer.start()
-        with pytest.raises(FanOutError, match="Interrupted"):
-            build(narrow).invoke({"molecules": molecules(64)})
+        state = build(narrow).invoke({"molecules": molecules(16)})
         killer.join()
     finally:
         signal.signal(signal.SIGINT, before)
+    assert right_answers(state["predictions"], molecules(16))
     assert called == [signal.SIGINT]
 
 
 def test_from_another_thread_than_the_main_one(fleet, narrow):
-    before = signal.getsignal(signal.SIGINT)
     states = []
     thread = threading.Thread(
         target=lambda: states.append(build(narrow).invoke({"molecules": molecules(3)}))
@@ -206,7 +224,6 @@ def test_from_another_thread_than_the_main_one(fleet, narrow):
     thread.start()
     thread.join()
     assert right_answers(states[0]["predictions"], molecules(3))
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 LIFE = {

@@ -7,7 +7,6 @@ compiled graph, shows progress, and prints every answer beside the truth. `make 
 from __future__ import annotations
 
 import argparse
-import logging
 import re
 import sys
 from collections import Counter
@@ -19,6 +18,7 @@ from typing_extensions import TypedDict
 
 from examples.solubility.molecules import Molecule, load_molecules
 from langgraph_hpc_fanout import (
+    FanOutError,
     FanOutNode,
     Limits,
     OpenAIEndpoint,
@@ -30,6 +30,7 @@ from langgraph_hpc_fanout import (
 from langgraph_hpc_fanout.testing.local_llm import LocalLLM
 
 PARALLEL = 8
+LINE_SECONDS = 5.0
 
 TURNS = ChatPromptTemplate.from_messages(
     [
@@ -68,27 +69,27 @@ def build_graph(url: str) -> Any:
 def run(graph: Any, molecules: list[Molecule]) -> dict[str, Any]:
     """The graph's last state; progress goes to standard error while it runs."""
     state: dict[str, Any] = {}
+    next_line = 0.0
     for mode, data in graph.stream({"molecules": molecules}, stream_mode=["custom", "values"]):
         if mode == "values":
             state = data
-        else:
-            show_progress(data)
+        elif sys.stderr.isatty():
+            print(f"\r{progress_line(data)}\033[K", end="", file=sys.stderr, flush=True)
+        elif data["seconds"] >= next_line or data["done"] == data["total"]:
+            print(progress_line(data), file=sys.stderr, flush=True)
+            next_line = data["seconds"] + LINE_SECONDS
     print(file=sys.stderr)
     return state
 
 
-def show_progress(event: dict[str, Any]) -> None:
-    """One line that is written over, in a terminal; a line each elsewhere."""
+def progress_line(event: dict[str, Any]) -> str:
+    """A progress event as a bar and a few figures."""
     filled = 30 * event["done"] // max(1, event["total"])
     tokens = event["tokens"]["completion"] / max(event["seconds"], 0.001)
-    line = (
+    return (
         f"[{'█' * filled}{'·' * (30 - filled)}] {event['done']}/{event['total']} molecules, "
         f"{event['in_flight']} in flight, {tokens:.0f} tokens/s, {event['seconds']:.1f} s"
     )
-    if sys.stderr.isatty():
-        print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
-    elif event["done"] in (0, event["total"]):
-        print(line, file=sys.stderr, flush=True)
 
 
 def said(answer: str | None) -> str | None:
@@ -97,15 +98,17 @@ def said(answer: str | None) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def print_table(molecules: list[Molecule], predictions: list[str | None]) -> None:
-    """Each molecule, what the model said, and what was measured."""
+def print_table(molecules: list[Molecule], predictions: list[str | None], rows: int) -> None:
+    """The first molecules, what the model said, and what was measured."""
     print(f"{'molecule':34} {'answer':10} {'measured':9} log S")
-    for molecule, answer in zip(molecules, predictions, strict=True):
+    for molecule, answer in list(zip(molecules, predictions, strict=True))[:rows]:
         shown = "(none)" if answer is None else " ".join(answer.split())
         print(
             f"{molecule['name'][:34]:34} {shown[:10]:10} "
             f"{molecule['solubility']:9} {molecule['log_s']:5.2f}"
         )
+    if len(molecules) > rows:
+        print(f"… and {len(molecules) - rows} more (--rows {len(molecules)} shows all)")
 
 
 def print_summary(state: dict[str, Any]) -> None:
@@ -130,27 +133,34 @@ def print_summary(state: dict[str, Any]) -> None:
         print(f"Failures by kind: {report['failures']}.")
     print(
         f"{named} answers name a class; {right} of {total} ({right / total:.0%}) agree with the "
-        f"measured one.\nGuessing would get 33 %, always saying {majority!r} {count / total:.0%}: "
+        f"measured one.\nGuessing would get 33%, always saying {majority!r} {count / total:.0%}: "
         "a model of 135 million parameters\nproves that the plumbing works, and nothing about "
-        "chemistry. Point the graph at a real one (--url)."
+        "chemistry. Point the graph at a real one: make demo URL=http://127.0.0.1:8000/v1"
     )
+
+
+def ask(molecules: list[Molecule], url: str | None) -> dict[str, Any]:
+    """Run the graph against the server at `url`, or against one that lives as long."""
+    if url:
+        return run(build_graph(url), molecules)
+    with LocalLLM(parallel=PARALLEL) as server:
+        print(f"A real LLM ({server.model}) answers at {server.url}.", file=sys.stderr)
+        return run(build_graph(server.url), molecules)
 
 
 def main() -> int:
     """Run the demonstration; 0 when every molecule has an outcome and most an answer."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--molecules", type=int, default=120, help="how many (default: 120)")
+    parser.add_argument("--rows", type=int, default=20, help="rows of the table (default: 20)")
     parser.add_argument("--url", help="an OpenAI-compatible server to ask instead")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING)
     molecules = load_molecules()[::2][: options.molecules]
-    if options.url:
-        state = run(build_graph(options.url), molecules)
-    else:
-        with LocalLLM(parallel=PARALLEL) as server:
-            print(f"A real LLM ({server.model}) answers at {server.url}.", file=sys.stderr)
-            state = run(build_graph(server.url), molecules)
-    print_table(state["molecules"], state["predictions"])
+    try:
+        state = ask(molecules, options.url)
+    except FanOutError:
+        return 1  # the run has logged one sentence that says why
+    print_table(state["molecules"], state["predictions"], options.rows)
     print_summary(state)
     return 0 if state["report"]["ok"] >= 0.9 * len(molecules) else 1
 

@@ -183,11 +183,10 @@ class Job:
         self._ready.clear()
         self._again.clear()
         self._delayed.clear()
-        bundles = {ticket.bundle for ticket in self.in_flight}
+        for ticket in self.in_flight:
+            if ticket.bundle is not None:
+                ticket.bundle.leave(asyncio.get_running_loop().time())
         self.in_flight.clear()
-        for bundle in bundles:
-            if bundle is not None:
-                bundle.cancel_if_done(asyncio.get_running_loop().time())
 
     def _refill(self) -> None:
         tickets = self.client.feed(_FEED)

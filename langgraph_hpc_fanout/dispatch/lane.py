@@ -37,22 +37,26 @@ class State(enum.Enum):
 class Bundle:
     """Tickets that travel in one send, and the scope in which they do."""
 
-    __slots__ = ("jobs", "scope", "tickets")
+    __slots__ = ("awaited", "jobs", "scope", "tickets")
 
     def __init__(self, taken: list[tuple[Job, Ticket]]) -> None:
         self.jobs = [job for job, _ in taken]
         self.tickets = [ticket for _, ticket in taken]
+        self.awaited = len(taken)
         self.scope: asyncio.Timeout | None = None
         for ticket in self.tickets:
             ticket.bundle = self
 
-    def cancel_if_done(self, now: float) -> None:
-        """Stop the send when nobody waits for any of its tickets any more."""
-        scope = self.scope
-        if scope is None or scope.expired():
-            return
-        if not any(ticket.open and ticket.bundle is self for ticket in self.tickets):
-            scope.reschedule(now)
+    def leave(self, now: float) -> None:
+        """One of its tickets is not waited for any more; the send stops when none is."""
+        self.awaited -= 1
+        if not self.awaited:
+            self.cancel(now)
+
+    def cancel(self, now: float) -> None:
+        """Stop the send, unless it is stopping."""
+        if self.scope is not None and not self.scope.expired():
+            self.scope.reschedule(now)
 
 
 class Lane:
@@ -147,7 +151,7 @@ class Lane:
             if (pair := self._scheduler.take(self)) is None:
                 break
             taken.append(pair)
-        return Bundle(taken) if taken else None
+        return _bundle(taken)
 
     async def _take_gated(self, gate: Gate) -> Bundle | None:
         """Wait until one ticket may leave, and let go with it what may leave without a wait."""
@@ -163,7 +167,7 @@ class Lane:
                 ticket = pair[1]
                 ticket.charged = _tokens(ticket)
                 gate.charge(ticket.charged)
-        return Bundle(taken) if taken else None
+        return _bundle(taken)
 
     # -- sending ------------------------------------------------------------------------
 
@@ -179,6 +183,8 @@ class Lane:
                 async for reply in self.endpoint.send(requests):
                     if (pair := waiting.pop(reply.position, None)) is not None:
                         self._answered(bundle, *pair, reply, started)
+                        if waiting and not bundle.awaited:
+                            bundle.cancel(self._loop.time())
         except TimeoutError:
             failure = self._late(started)
         except asyncio.CancelledError:
@@ -221,11 +227,12 @@ class Lane:
 
     def _overdue(self, bundle: Bundle, job: Job, ticket: Ticket, started: float) -> None:
         """A ticket is out of time, the rest of its bundle is not: it counts as in flight still."""
-        if ticket.bundle is bundle:
-            ticket.bundle = None
+        if ticket.open and ticket.bundle is bundle:
+            self.in_flight += 1  # until its bundle ends
             reply = Reply(0, failure=self._late(started))
-            self._scheduler.answered(job, ticket, reply, self, self._loop.time() - started)
-            bundle.cancel_if_done(self._loop.time())
+            self._answered(bundle, job, ticket, reply, started)
+            if not bundle.awaited:
+                bundle.cancel(self._loop.time())
 
     def _answered(
         self, bundle: Bundle, job: Job, ticket: Ticket, reply: Reply, started: float
@@ -234,6 +241,8 @@ class Lane:
         if ticket.bundle is not bundle:
             return  # it was overdue
         ticket.bundle = None
+        if ticket.open:
+            bundle.awaited -= 1
         if self._gate is not None:
             used = ticket.charged if reply.failure is None else 0.0
             if reply.usage is not None:
@@ -263,7 +272,7 @@ class Lane:
             return
         self.state = State.DEAD
         self._scheduler.lane_changed()
-        if self._scheduler.busy:
+        if self._scheduler.busy and self._prober is None:
             self._begin_probing(_PROBE_DELAY_DEAD)
 
     async def close(self) -> None:
@@ -316,6 +325,12 @@ class Lane:
         except Exception as error:  # noqa: BLE001 - an endpoint's bug must not end the lane
             message = f"{self.name} could not be opened: {type(error).__name__}: {error}"
         return Health(ok=False, failure=Failure("cold", message, None, True, self.name))
+
+
+def _bundle(taken: list[tuple[Job, Ticket]]) -> Bundle | None:
+    if len(taken) > 1:  # a client may end its job when asked for more
+        taken = [pair for pair in taken if pair[1].open]
+    return Bundle(taken) if taken else None
 
 
 def _tokens(ticket: Ticket) -> float:

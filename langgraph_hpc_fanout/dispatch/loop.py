@@ -82,8 +82,7 @@ class DispatchLoop:
         self.loop.close()
 
 
-# Re-entrant, because a signal handler may want the loop on a thread that holds it.
-_lock = threading.RLock()
+_lock = threading.Lock()
 _current: DispatchLoop | None = None
 
 
@@ -109,7 +108,7 @@ _inherited: list[DispatchLoop] = []
 def _after_fork() -> None:
     """Start afresh in a forked child: the thread is gone, the lock may be held by it."""
     global _current, _lock
-    _lock = threading.RLock()
+    _lock = threading.Lock()
     if _current is not None:
         # Kept for ever: collecting it would close sockets that the parent uses.
         _inherited.append(_current)

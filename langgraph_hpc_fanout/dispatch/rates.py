@@ -11,6 +11,8 @@ from langgraph_hpc_fanout.endpoints.limits import Limits
 
 _BURST_SECONDS = 0.1
 _TOKEN_WINDOW_SECONDS = 1.0
+_ROUNDING = 1e-7
+"""Share of a bucket that counts as none: a wait for less might not move the clock at all."""
 
 
 class TokenBucket:
@@ -39,7 +41,8 @@ class TokenBucket:
     def delay(self, now: float, amount: float) -> float:
         """Seconds until `amount` may be charged."""
         self._refill(now)
-        return max(0.0, (min(amount, self._capacity) - self._level) / self._rate)
+        lacking = min(amount, self._capacity) - self._level
+        return lacking / self._rate if lacking > _ROUNDING * self._capacity else 0.0
 
     def charge(self, now: float, amount: float) -> None:
         """Take `amount`; the level may fall below zero."""

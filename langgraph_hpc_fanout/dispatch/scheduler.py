@@ -189,9 +189,8 @@ class Scheduler:
             if not ticket.open:
                 return  # it was the last lane, and the job is aborted
         last = _last_moment(job, ticket)
-        if ticket.faults >= job.retry.attempts or (
-            now + delay >= last and not self._may_go_elsewhere(job, ticket, lane)
-        ):
+        in_time = now + delay < last or (now < last and self._may_go_elsewhere(job, ticket, lane))
+        if ticket.faults >= job.retry.attempts or not in_time:
             self._settle(job, ticket, reply, lane, seconds)
             return
         job.put_back(ticket, avoid=lane, until=now + delay, now=now)
@@ -258,9 +257,12 @@ class Scheduler:
 
 def explain(failures: Sequence[Failure], model: str | None) -> str:
     """One message from one reason an endpoint."""
-    wanted = "any model" if model is None else f"model {model!r}"
-    reasons = "; ".join(failure.message.rstrip(".") for failure in failures)
-    return f"No endpoint serves {wanted}: {reasons}."
+    reasons = "; ".join(failure.message.rstrip(".") for failure in failures) + "."
+    if any(failure.kind in ("auth", "cancelled") for failure in failures):
+        return reasons
+    if model is not None and any(not failure.retryable for failure in failures):
+        return f"No endpoint serves model {model!r}: {reasons}"
+    return f"No endpoint can be used: {reasons}"
 
 
 def _last_moment(job: Job, ticket: Ticket) -> float:

@@ -7,6 +7,7 @@ import inspect
 import os
 import re
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 from pydantic import SecretStr
 
@@ -63,18 +64,22 @@ class Credentials:
         """Whether asking again may give another token."""
         return self._provider is not None
 
-    def expire(self) -> None:
-        """The server refused the provided token: ask for another at the next attempt."""
-        self._fresh_until = 0.0
+    def expire(self, header: str | None) -> None:
+        """The server refused this header: ask for another token, unless there is one already."""
+        if header == f"Bearer {self._provided}":
+            self._fresh_until = 0.0
 
     def redact(self, text: str) -> str:
         """The text without the token, should a server have echoed it."""
         variable = os.environ.get(self._variable) if self._variable else None
         secret = self._secret.get_secret_value() if self._secret else None
         for token in (variable, secret, self._provided):
-            if token:
-                text = text.replace(token, "***")
+            if token and token.strip():
+                text = text.replace(token.strip(), "***")
         return text
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("Credentials are not pickled: a token must not leave the process.")
 
     async def header(self) -> str | None:
         """The header's value for an attempt that starts now.
@@ -83,11 +88,13 @@ class Credentials:
             CredentialError: If there is no token to be had.
         """
         if self._secret is not None:
-            return f"Bearer {self._secret.get_secret_value()}"
+            return f"Bearer {self._secret.get_secret_value().strip()}"
         if self._variable is not None:
-            token = os.environ.get(self._variable)
+            token = os.environ.get(self._variable, "").strip()
             if not token:
-                raise CredentialError(f"The environment variable {self._variable} is not set.")
+                raise CredentialError(
+                    f"the environment variable {self._variable}, named by api_key=, is not set"
+                )
             return f"Bearer {token}"
         if self._provider is not None:
             return f"Bearer {await self._provide(self._provider)}"
@@ -114,8 +121,8 @@ class Credentials:
             ) from error
         finally:
             self._refreshing = None
-        if not isinstance(token, str) or not token:
+        if not isinstance(token, str) or not token.strip():
             raise CredentialError(f"{self.describe()} returned no token.")
-        self._provided = token
+        self._provided = token = token.strip()
         self._fresh_until = asyncio.get_running_loop().time() + _PROVIDED_SECONDS
         return token

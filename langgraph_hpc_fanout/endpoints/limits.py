@@ -14,7 +14,7 @@ _UNIT_SECONDS = {
     "h": 3600.0,
     "hour": 3600.0,
 }
-_RATE = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*/\s*([a-z]+)\s*", re.IGNORECASE)
+_RATE = re.compile(r"\s*([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?)\s*/\s*([a-z]+)\s*", re.IGNORECASE)
 
 
 def per_second(rate: str, what: str = "rate") -> float:

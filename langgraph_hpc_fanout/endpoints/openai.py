@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from urllib.request import getproxies, proxy_bypass
+from dataclasses import replace
 
 import aiohttp
 import orjson
@@ -20,6 +21,7 @@ from langgraph_hpc_fanout.endpoints.chat import (
 from langgraph_hpc_fanout.endpoints.credentials import ApiKey, CredentialError, Credentials
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
+from langgraph_hpc_fanout.endpoints.proxies import proxy_for
 from langgraph_hpc_fanout.records import Failure, FailureKind, Reply, Request
 
 _CONNECT_SECONDS = 10.0
@@ -85,7 +87,7 @@ class OpenAIEndpoint:
         self._credentials = Credentials(api_key)
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._proxy: str | None = None
+        self._proxy: URL | None = None
 
     def __repr__(self) -> str:
         return f"OpenAIEndpoint({_shown(self._url)!r}, {self.limits.describe()})"
@@ -106,8 +108,7 @@ class OpenAIEndpoint:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Content-Type": "application/json"},
             )
-            if not proxy_bypass(self._url.host or ""):
-                self._proxy = getproxies().get(self._url.scheme)
+            self._proxy = proxy_for(self._url)
 
     async def close(self) -> None:
         """Close the session and its connections."""
@@ -122,9 +123,9 @@ class OpenAIEndpoint:
         except (CredentialError, aiohttp.ClientError, TimeoutError, OSError) as error:
             return Health(ok=False, failure=self._failure_from(error))
         if status in (401, 403):
-            return Health(ok=False, failure=self._explain_auth(failure_of(status, raw, self.name)))
+            return Health(ok=False, failure=self._explain_auth(self._failure_of(status, raw)))
         if status in (429, 503) or (status >= 500 and self._discover):
-            return Health(ok=False, failure=failure_of(status, raw, self.name))
+            return Health(ok=False, failure=self._failure_of(status, raw))
         listed = _listed(raw) if status == 200 else None
         if not self._discover:
             return self._check_models(listed)
@@ -156,7 +157,7 @@ class OpenAIEndpoint:
         except (CredentialError, aiohttp.ClientError, TimeoutError, OSError) as error:
             return Reply(position, failure=self._failure_from(error))
         if status != 200:
-            failure = failure_of(status, raw, self.name)
+            failure = self._failure_of(status, raw)
             if failure.kind == "auth":
                 failure = self._explain_auth(failure)
             return Reply(position, failure=failure, retry_after=retry_after(wait))
@@ -182,7 +183,7 @@ class OpenAIEndpoint:
             ) as response:
                 raw = await response.read()
             if response.status == 401 and self._credentials.renewable and not renewed:
-                self._credentials.expire()
+                self._credentials.expire(authorization)
                 continue
             break
         return response.status, raw, response.headers.get("Retry-After")
@@ -210,16 +211,37 @@ class OpenAIEndpoint:
         if isinstance(error, CredentialError):
             kind = "auth"
         elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            kind, what = "cold", f"cannot connect to {_shown(self._url)}: {what}"
-        elif isinstance(error, aiohttp.InvalidURL | aiohttp.TooManyRedirects):
+            kind = "cold"
+            what = (
+                f"nobody answers at {_shown(self._url)} ({_cause(error)}); "
+                "does the server run, and is the URL right?"
+            )
+        elif isinstance(error, aiohttp.InvalidURL):
             kind = "permanent"
         return self._failure(kind, f"{self.name}: {what}")
 
+    def _failure_of(self, status: int, raw: bytes) -> Failure:
+        failure = failure_of(status, raw, self.name)
+        return replace(failure, message=self._redact(failure.message))
+
     def _failure(self, kind: FailureKind, message: str, status: int | None = None) -> Failure:
+        retryable = kind not in ("permanent", "auth")
+        return Failure(kind, self._redact(message), status, retryable, self.name)
+
+    def _redact(self, message: str) -> str:
         message = self._credentials.redact(message)
-        if self._url.raw_password:
-            message = message.replace(self._url.raw_password, "***")
-        return Failure(kind, message, status, kind not in ("permanent", "auth"), self.name)
+        for url in (self._url, self._proxy):
+            if url is not None and url.raw_password:
+                message = message.replace(url.raw_password, "***")
+        return message
+
+
+def _cause(error: Exception) -> str:
+    """The system's own words, without the socket's address and aiohttp's settings."""
+    cause = getattr(error, "os_error", None) or error
+    if (number := getattr(cause, "errno", None)) is not None and number > 0:
+        return os.strerror(number)
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
 
 def _mapping(models: Mapping[str, str] | Iterable[str] | None) -> Mapping[str, str]:
@@ -236,8 +258,8 @@ def _shown(url: URL) -> str:
     """The URL as it may be shown: without user info and query."""
     try:
         return str(url.with_user(None).with_query(None))
-    except ValueError:  # a relative URL has no user info
-        return str(url)
+    except ValueError:  # a relative URL: what looks like user info is part of its path
+        return str(url).rpartition("@")[2]
 
 
 def _name(url: URL) -> str:

@@ -6,6 +6,7 @@ paid for, `{"run": id, "index": n, "at": offset}`, where `at` is the place of th
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -19,6 +20,8 @@ from weakref import WeakValueDictionary
 import orjson
 
 from langgraph_hpc_fanout.records import Outcome
+
+logger = logging.getLogger("langgraph_hpc_fanout")
 
 FILE = "outcomes.jsonl"
 _PIECE = 8192
@@ -37,57 +40,78 @@ class Log:
         self.directory = directory
         self._path = directory / FILE
         self._lock = threading.RLock()
-        self._buffer: list[bytes] = []
+        self._buffer = bytearray()
         self._end = 0
         self._answers: dict[str, int] = {}
         self._runs: dict[str, array[int]] = {}
+        self._inode: int | None = None
         self._descriptor: int | None = None
 
     # -- writing ------------------------------------------------------------------------
 
     def append(self, run: str, scope: str, outcome: Outcome) -> None:
         """Remember an outcome; `flush` writes it."""
-        self._buffer.append(
-            orjson.dumps({"run": run, "scope": scope, "outcome": outcome.to_dict()})
-        )
+        self._remember({"run": run, "scope": scope, "outcome": outcome})
 
     def reuse(self, run: str, index: int, at: int) -> None:
         """Remember that an item of a run has the answer found at a place."""
-        self._buffer.append(orjson.dumps({"run": run, "index": index, "at": at}))
+        self._remember({"run": run, "index": index, "at": at})
+
+    def _remember(self, entry: dict[str, Any]) -> None:
+        # One buffer, not a list of lines: orjson's results hold on to 4 kB each.
+        self._buffer += orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
 
     def flush(self) -> None:
-        """Write what was remembered and index it.
+        """Write what was remembered and index it; a torn last line is cut first.
 
         Raises:
             OSError: If the disk does not take it; nothing is forgotten then.
         """
         with self._lock:
-            if not (lines := self._buffer.copy()):
+            if not (lines := bytes(self._buffer)):
                 return
             self.directory.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:
-                if file.tell() != self._end:
-                    self.refresh()
-                file.write(b"".join(line + b"\n" for line in lines))
+                self.refresh()
+                if file.tell() > self._end:
+                    file.truncate(self._end)
+                file.write(lines)
             del self._buffer[: len(lines)]
             self.refresh()
 
     # -- reading ------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Index what was appended since the last look; a torn last line is cut."""
+        """Index what was appended since the last look, by us or by another process.
+
+        A last line without an end may be one that is being written, and is left alone; a line
+        that cannot be read is passed over.
+        """
         with self._lock:
             if not self._path.exists():
+                self._forget()
                 return
             with self._path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino != self._inode or status.st_size < self._end:
+                    self._forget()
+                    self._inode = status.st_ino
+                if status.st_size == self._end:
+                    return
                 file.seek(self._end)
                 for line in file:
-                    if not self._index(line):
+                    if not line.endswith(b"\n"):
                         break
+                    self._index(line)
                     self._end += len(line)
-                else:
-                    return
-            os.truncate(self._path, self._end)
+
+    def _forget(self) -> None:
+        """Begin anew: the file was deleted, or is another one now."""
+        self._end = 0
+        self._inode = None
+        self._answers.clear()
+        self._runs.clear()
+        self._descriptor = None
 
     def find(self, scope: str, key: str) -> tuple[int, Outcome] | None:
         """Where the accepted answer to a key stands, and the answer."""
@@ -121,14 +145,13 @@ class Log:
                 weakref.finalize(self, os.close, self._descriptor)
             return self._descriptor
 
-    def _index(self, line: bytes) -> bool:
-        """Take note of a line at `_end`; False when it is torn."""
-        if not line.endswith(b"\n"):
-            return False
+    def _index(self, line: bytes) -> None:
+        """Take note of a line at `_end`."""
         try:
             entry = orjson.loads(line)
         except orjson.JSONDecodeError:
-            return False
+            logger.warning("%s has an unreadable line at byte %d.", self._path, self._end)
+            return
         at = entry.get("at", self._end)
         if (outcome := entry.get("outcome")) is not None:
             if outcome["ok"]:
@@ -136,7 +159,6 @@ class Log:
             self._place(entry["run"], outcome["index"], at)
         else:
             self._place(entry["run"], entry["index"], at)
-        return True
 
     def _place(self, run: str, index: int, at: int) -> None:
         places = self._runs.setdefault(run, array("q"))

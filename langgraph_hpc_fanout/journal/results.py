@@ -40,7 +40,11 @@ class Results:
         return self.ok + self.failed
 
     def __iter__(self) -> Iterator[Outcome]:
-        return chain.from_iterable(map(self._outcomes_of, self._shards))
+        log = None
+        if self.journal is not None:
+            log = log_at(Path(self.journal))
+            log.refresh()
+        return chain.from_iterable(self._outcomes_of(shard, log) for shard in self._shards)
 
     @classmethod
     def open(cls, reference: Mapping[str, Any]) -> Results:
@@ -53,7 +57,7 @@ class Results:
             FileNotFoundError: If the journal is not there (any more).
         """
         directory = Path(reference["journal"])
-        if not directory.is_dir():
+        if reference["total"] and not directory.is_dir():
             raise FileNotFoundError(f"The journal {directory} of run {reference['run']} is gone.")
         shard = {"start": 0, "stop": reference["total"], **reference}
         return cls(reference["run"], [shard])
@@ -74,13 +78,7 @@ class Results:
             "failed": self.failed,
         }
 
-    def _outcomes_of(self, shard: Mapping[str, Any]) -> Iterator[Outcome]:
-        if "outcomes" in shard:
+    def _outcomes_of(self, shard: Mapping[str, Any], log: Log | None) -> Iterator[Outcome]:
+        if log is None:
             return from_columns(shard["outcomes"], shard["start"])
-        return self._log_of(shard).outcomes(self.run, shard["start"], shard["stop"])
-
-    @staticmethod
-    def _log_of(shard: Mapping[str, Any]) -> Log:
-        log = log_at(Path(shard["journal"]))
-        log.refresh()
-        return log
+        return log.outcomes(self.run, shard["start"], shard["stop"])

@@ -1,51 +1,55 @@
-"""Ctrl-C in sync `invoke`.
+"""Ctrl-C in sync `invoke` and `stream`.
 
-LangGraph waits for all branches before it raises KeyboardInterrupt, so the run itself must be
-cancelled by the signal. The handler is set by the router, which runs on the main thread, and
-taken back when the run is over; it hands the signal on to the handler that was there before.
-In `ainvoke` nothing is needed: asyncio cancels the branches.
+LangGraph waits for all branches before it lets a KeyboardInterrupt out, so somebody has to tell
+the run, or it would be finished, and paid for, first. No node of ours runs on the main thread
+then, and only that thread may set signal handlers. But any thread may look at which exception the
+main thread is busy with: a run looks four times a second. In `ainvoke` nothing is needed, because
+asyncio cancels the branches.
 """
 
 from __future__ import annotations
 
-import signal
+import sys
 import threading
 from types import FrameType
-from typing import Any
-
-from langgraph_hpc_fanout.runs.registry import registry
-
-_previous: Any = None
-_installed = False
 
 
-def cancel_on_ctrl_c() -> None:
-    """Cancel live runs on SIGINT, if this is the main thread and SIGINT is not ignored."""
-    global _previous, _installed
-    if threading.current_thread() is not threading.main_thread():
-        return
-    current = signal.getsignal(signal.SIGINT)
-    if current is _handle or current is signal.SIG_IGN or current is None:
-        return
-    _previous, _installed = current, True
-    signal.signal(signal.SIGINT, _handle)
+class InterruptWatch:
+    """Notices a KeyboardInterrupt that gets the main thread out of a graph.
+
+    One that the main thread was handling before, such as when a program resumes a graph in its
+    `except KeyboardInterrupt:` block, does not count.
+    """
+
+    __slots__ = ("_earlier",)
+
+    def __init__(self) -> None:
+        self._earlier = _main_threads_exception()
+
+    def interrupted(self) -> bool:
+        """Whether such an interrupt is waiting for the branches to end."""
+        exception = _main_threads_exception()
+        return (
+            isinstance(exception, KeyboardInterrupt)
+            and exception is not self._earlier
+            and _main_thread_is_in_a_graph()
+        )
 
 
-def restore() -> None:
-    """Put the previous handler back, if this is the main thread and ours is in place."""
-    global _previous, _installed
-    if not _installed or threading.current_thread() is not threading.main_thread():
-        return
-    if signal.getsignal(signal.SIGINT) is _handle:
-        signal.signal(signal.SIGINT, _previous)
-    _previous, _installed = None, False
+def _main_threads_exception() -> BaseException | None:
+    """The exception that the main thread is handling."""
+    found: object
+    found = sys._current_exceptions().get(threading.main_thread().ident or 0)  # noqa: SLF001
+    if isinstance(found, tuple):  # until Python 3.11: type, value, traceback
+        found = found[1]
+    return found if isinstance(found, BaseException) else None
 
 
-def _handle(number: int, frame: FrameType | None) -> None:
-    previous = _previous
-    restore()
-    registry.cancel_all("Interrupted (Ctrl-C).")
-    if callable(previous):
-        previous(number, frame)
-    else:
-        signal.raise_signal(number)
+def _main_thread_is_in_a_graph() -> bool:
+    frame: FrameType | None
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).startswith("langgraph."):
+            return True
+        frame = frame.f_back
+    return False

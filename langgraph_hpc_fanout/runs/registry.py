@@ -1,4 +1,4 @@
-"""The live runs of this process: where router, branches and signal handler meet."""
+"""The live runs of this process: where router and branches meet."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class _Entry:
 
 
 class Registry:
-    """Runs by id. Safe to use from any thread, and from a signal handler."""
+    """Runs by id. Safe to use from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
 
     def register(self, run: Run) -> None:
@@ -85,6 +85,7 @@ class Registry:
             entry.claimed.add(number)
             if thread is not None:
                 entry.threads.add(thread)
+                entry.run.heed_ctrl_c = True
         entry.run.start()
         return entry.run, found
 
@@ -94,13 +95,6 @@ class Registry:
             entry = self._entries.get(run.id)
             if entry is not None and entry.run is run and self._is_over(entry):
                 del self._entries[run.id]
-
-    def cancel_all(self, why: str) -> None:
-        """Cancel every live run (Ctrl-C)."""
-        with self._lock:
-            runs = [entry.run for entry in self._entries.values()]
-        for run in runs:
-            run.cancel(why)
 
     @staticmethod
     def _is_over(entry: _Entry) -> bool:

@@ -18,6 +18,8 @@ from langgraph_hpc_fanout.journal.columns import OUTCOME_BYTES
 from langgraph_hpc_fanout.journal.journal import Journal
 from langgraph_hpc_fanout.journal.results import Results
 from langgraph_hpc_fanout.records import Failure, FanOutError, Outcome, Reply, Request
+from langgraph_hpc_fanout.runs import collector
+from langgraph_hpc_fanout.runs.interrupt import InterruptWatch
 from langgraph_hpc_fanout.runs.plan import Plan
 from langgraph_hpc_fanout.runs.shard import Shard
 from langgraph_hpc_fanout.tasks.prompt import item_key
@@ -29,6 +31,7 @@ Writer = Callable[[Mapping[str, Any]], None]
 
 INLINE_BYTES = 16 * 1024 * 1024
 """Outcomes beyond this size do not travel in graph state."""
+INTERRUPTED = "Interrupted (Ctrl-C)."
 _EVENT_SECONDS = 0.25
 _FLUSH_SECONDS = 0.5
 _LOOKED_AT = 512
@@ -55,8 +58,9 @@ class Run:
         self.closed = False
         self._shared = shared
         self._journal: Journal | None = plan.journal
-        # Re-entrant, because a signal handler may cancel the run on a thread that holds it.
-        self._lock = threading.RLock()
+        self.heed_ctrl_c = False
+        self._interrupt = InterruptWatch()
+        self._lock = threading.Lock()
         self._started = False
         self._queue: deque[Shard] = deque()
         self._unflushed: list[Shard] = []
@@ -94,6 +98,7 @@ class Run:
             if self._started:
                 return
             self._started = True
+        collector.relax()
         dispatch_loop().submit(self._main())
 
     def watch(self, shard: Shard, writer: Writer) -> None:
@@ -104,16 +109,16 @@ class Run:
         """The branch has ended; its writer must not be called any more."""
         self._writers.pop(shard.number, None)
 
-    def cancel(self, why: str) -> None:
+    def cancel(self, why: str, level: int = logging.INFO) -> None:
         """Send nothing more, drop what is in flight, and end all branches."""
         with self._lock:
             if self.closed:
                 return
             started = self._started
         if started:
-            dispatch_loop().loop.call_soon_threadsafe(self._fail, why)
+            dispatch_loop().loop.call_soon_threadsafe(self._end_early, why, level)
         else:
-            self._fail(why)
+            self._end_early(why, level)
 
     # -- the scheduler's client -----------------------------------------------------------
 
@@ -142,11 +147,10 @@ class Run:
         self._guard(self._settle, ticket, reply, lane, seconds)
 
     def abort(self, failures: Sequence[Failure]) -> None:
-        """No endpoint can go on: end the run."""
-        if any(failure.kind == "auth" for failure in failures):
-            self._fail("; ".join(failure.message for failure in failures))
-        else:
-            self._fail(explain(failures, self._model))
+        """No endpoint can go on, or the pool was closed: end the run."""
+        closed = all(failure.kind == "cancelled" for failure in failures)
+        level = logging.INFO if closed else logging.ERROR
+        self._end_early(explain(failures, self._model), level)
 
     # -- on the dispatch loop -------------------------------------------------------------
 
@@ -366,14 +370,20 @@ class Run:
                     await asyncio.sleep(0)
 
     def _fail(self, why: str, *, flush: bool = True) -> None:
+        """End the run because it cannot go on."""
+        self._end_early(why, logging.ERROR, flush=flush)
+
+    def _end_early(self, why: str, level: int, *, flush: bool = True) -> None:
         """End the run: every branch that is not complete raises, after a flush."""
         if self.closed:
             return
         self._leave()
         journal = None if self._journal is None else str(self._journal.directory)
         if journal is not None:
-            why = f"{why} What was answered is kept in {journal}."
+            why = f"{why} What was answered is kept in {journal}; run again to go on."
         self.error = FanOutError(why, outcomes=self._outcomes(journal), journal=journal)
+        done, total = (0, 0) if self._progress is None else self._progress.state
+        logger.log(level, "%s ended with %d of %d items done: %s", self.plan.name, done, total, why)
         self._show(final=True)
         self._close()
         if flush and self._journal is not None and self._started:
@@ -406,6 +416,8 @@ class Run:
             if self.closed:
                 return
             self.closed = True
+        if self._started:
+            collector.restore()
         self._leave()
         if self._deadline is not None:
             self._deadline.cancel()
@@ -434,6 +446,8 @@ class Run:
         while True:
             self._show()
             await asyncio.sleep(_EVENT_SECONDS)
+            if self.heed_ctrl_c and self._interrupt.interrupted():
+                self._end_early(INTERRUPTED, logging.WARNING)
             flushed += _EVENT_SECONDS
             if self._journal is not None and flushed >= _FLUSH_SECONDS:
                 flushed = 0.0

@@ -71,9 +71,9 @@ class Prompt:
             "seed": seed,
             "stop": [stop] if isinstance(stop, str) else list(stop) if stop is not None else None,
         }
+        parameters = {name: value for name, value in given.items() if value is not None}
         self._parameters: Mapping[str, Any] = MappingProxyType(
-            {name: value for name, value in given.items() if value is not None}
-            | _checked_extra(extra_body)
+            parameters | _checked_extra(extra_body, taken=parameters)
         )
 
     def __repr__(self) -> str:
@@ -131,11 +131,13 @@ def _positive(max_tokens: int | None) -> int | None:
     return max_tokens
 
 
-def _checked_extra(extra: Mapping[str, Any] | None) -> dict[str, Any]:
+def _checked_extra(extra: Mapping[str, Any] | None, taken: Iterable[str]) -> dict[str, Any]:
     body = dict(extra or {})
-    if taken := [name for name in _OURS if name in body]:
+    if twice := [name for name in taken if name in body]:
+        raise ValueError(f"Prompt gives {', '.join(twice)} twice: once in extra_body=.")
+    if ours := [name for name in _OURS if name in body]:
         raise ValueError(
-            f"Prompt(extra_body=...) may not set {', '.join(taken)}: the fan-out sets messages, "
+            f"Prompt(extra_body=...) may not set {', '.join(ours)}: the fan-out sets messages, "
             "model and stream itself, and reads one choice an item."
         )
     try:

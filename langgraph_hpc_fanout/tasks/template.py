@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterable, Mapping
+from string import Formatter
 from typing import Any
 
 from langchain_core.messages import convert_to_openai_messages
@@ -15,6 +17,7 @@ Message = dict[str, Any]
 Render = Callable[[Mapping[str, Any]], list[Message]]
 
 _SCALARS = (str, int, float, bool)
+_CONVERSIONS = (None, "r", "s", "a")
 _ABSENT = object()
 
 
@@ -58,7 +61,7 @@ class Template:
         """Fields that neither `shared` nor any of the items has."""
         wanted = [name for name in self.fields if name not in shared]
         for item in items:
-            wanted = [name for name in wanted if field_of(item, name, _ABSENT) is _ABSENT]
+            wanted = [name for name in wanted if not has_field(item, name)]
             if not wanted:
                 break
         return wanted
@@ -80,11 +83,20 @@ def field_of(item: Any, name: str, default: Any = None) -> Any:
     if isinstance(item, _SCALARS) or item is None:
         return item if name == "item" and item is not None else default
     if isinstance(item, BaseModel) or dataclasses.is_dataclass(item):
-        return getattr(item, name, default)
+        value = getattr(item, name, default)
+        return default if name.startswith("__") or inspect.ismethod(value) else value
     raise TypeError(
         f"it is a {type(item).__name__}; a prompt takes mappings, dataclasses, pydantic models, "
         "texts and numbers"
     )
+
+
+def has_field(item: Any, name: str) -> bool:
+    """Whether an item has a field; one without any fields has none."""
+    try:
+        return field_of(item, name, _ABSENT) is not _ABSENT
+    except TypeError:  # its own failure, told when it is asked
+        return False
 
 
 def _from_text(text: str, system: str | None) -> tuple[tuple[str, ...], Render]:
@@ -104,6 +116,9 @@ def _from_text(text: str, system: str | None) -> tuple[tuple[str, ...], Render]:
 
 def _fields_of(text: str) -> list[str]:
     try:
+        for _, _, _, conversion in Formatter().parse(text):
+            if conversion not in _CONVERSIONS:
+                raise ValueError(f"!{conversion} is no conversion")
         return get_template_variables(text, "f-string")
     except ValueError as error:
         raise ValueError(

@@ -262,6 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(number, lambda *_: os._exit(0))  # whatever is in flight: nothing is kept
     server = _start(_xllamacpp(spin=options.spin), options, model_file)
     print(f"{server.listening_address}/v1", flush=True)
+    if not options.watch_stdin:
+        print("Serving until Ctrl-C.", file=sys.stderr, flush=True)
     os.dup2(2, 1)  # a parent reads one line; more output would fill the pipe and block us
     if options.watch_stdin:
         sys.stdin.buffer.read()

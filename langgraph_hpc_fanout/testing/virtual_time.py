@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import selectors
 import threading
 from collections.abc import Callable, Coroutine
@@ -32,6 +33,8 @@ Ts = TypeVarTuple("Ts")
 _TICK = 1e-6
 """Least seconds that a timer takes. Code that sleeps away a rounding error (a rate limiter
 that lacks 1e-17 of a request) would otherwise find the clock where it was, for ever."""
+_DUE = 1e-9
+"""Seconds ahead of which asyncio takes a timer for due: its clock's resolution."""
 _SHOWN = 8
 
 
@@ -118,7 +121,10 @@ class _Clock(selectors.SelectSelector):
         """Nothing, after `timeout` seconds of virtual time."""
         if timeout is None:
             raise DeadlockError(_deadlock(self._loop))
-        self.now += max(0.0, timeout)
+        if timeout > 0:
+            self.now += timeout
+            if self.now + _DUE == self.now:  # after half a year a float is too coarse for it
+                self.now = math.nextafter(self.now, math.inf)
         return []
 
 
@@ -132,9 +138,20 @@ def run(work: Coroutine[Any, Any, T] | Callable[[], Coroutine[Any, Any, T]]) -> 
 
     Raises:
         DeadlockError: If it would never end because everything waits.
+        RuntimeError: If an event loop is running already, as in an async test.
     """
+    if _in_a_loop():
+        raise RuntimeError("A loop is running already; call run() from a plain function or test.")
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(work() if callable(work) else work)
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _refuse(what: str) -> Never:

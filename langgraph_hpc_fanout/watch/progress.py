@@ -45,6 +45,11 @@ class Progress:
         return self.ok + self.failures.total()
 
     @property
+    def state(self) -> tuple[int, int]:
+        """Items that have an outcome, and all."""
+        return self.done, self.total
+
+    @property
     def seconds(self) -> float:
         """Seconds since the run began."""
         return self._clock() - self._started

@@ -10,7 +10,12 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Protocol, cast
 
-import httptools
+try:
+    import httptools
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        'FakeFleet needs httptools: pip install "langgraph-hpc-fanout[testing]".', name="httptools"
+    ) from error
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)

@@ -1,0 +1,21 @@
+"""The benchmarks, one a module: its docstring says what is compared and why, `run` measures it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+
+from benchmarks.cases import fleet, imports, in_flight, overhead, scaling, width
+from benchmarks.findings import Findings, Scale
+
+_MODULES: tuple[ModuleType, ...] = (overhead, scaling, width, in_flight, imports, fleet)
+
+CASES: Mapping[str, Callable[[Scale], Findings]] = {
+    module.__name__.rpartition(".")[2]: module.run for module in _MODULES
+}
+"""What to run, by name, in the order of the report."""
+
+TEXTS: Mapping[str, str] = {
+    module.__name__.rpartition(".")[2]: module.__doc__ or "" for module in _MODULES
+}
+"""What is compared and why, by name: a title, an empty line, and paragraphs."""

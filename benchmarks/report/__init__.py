@@ -1,0 +1,1 @@
+"""What is made of the findings: lines, a page of the documentation, a chart."""
