@@ -224,7 +224,7 @@ def test_the_command_prints_its_url_and_serves_until_told_to_stop(number):
         assert call(url, "/health") == (200, {"status": "ok"})
         process.send_signal(number)
         assert process.wait(20) == 0
-        assert process.stderr.read() == ""
+        assert process.stderr.read() == "Serving until Ctrl-C.\n"
 
 
 @real
