@@ -503,8 +503,7 @@ async def test_nobody_there_is_told_promptly():
         with pytest.raises(LookupError) as caught:
             await dispatch.scheduler.resolve(None)
     assert str(caught.value) == (
-        "No endpoint serves any model: a: connection refused; "
-        "b could not be opened: OSError: no route."
+        "No endpoint can be used: a: connection refused; b could not be opened: OSError: no route."
     )
     assert now() < 3.0
 
