@@ -6,12 +6,13 @@ import asyncio
 import contextvars
 import logging
 import math
-import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.config import get_stream_writer
+from langgraph.errors import GraphBubbleUp
+from langgraph.runtime import get_runtime
 from langgraph.types import Send
 from typing_extensions import TypedDict
 
@@ -231,7 +232,9 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
     ) -> dict[str, Any]:
         """Wait for a shard, from sync code."""
         self._refuse_dispatch_thread()
-        run, shard = self._claim(input, threading.current_thread())
+        run, shard = self._claim(input)
+        run.heed_ctrl_c = True
+        run.start()
         try:
             return self._report(input, shard.future.result(), config)
         except KeyboardInterrupt:
@@ -245,7 +248,8 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Wait for a shard, from async code."""
-        run, shard = self._claim(input, None)
+        run, shard = self._claim(input)
+        run.start()
         try:
             receipt = await asyncio.wrap_future(shard.future)
         except asyncio.CancelledError:
@@ -256,21 +260,22 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             registry.release(run)
         return self._report(input, receipt, config)
 
-    def _claim(self, branch: Any, thread: threading.Thread | None) -> tuple[Run, Shard]:
+    def _claim(self, branch: Any) -> tuple[Run, Shard]:
         if not isinstance(branch, Mapping) or branch.get("fan_out") != self.name:
             raise FanOutError(
                 f"{self.name} was reached by a plain edge; lead to it with "
                 "add_fan_out(...) or add_conditional_edges(source, fan_out.router(), [name])."
             )
+        writer = _writer_of_this_branch()
         number = branch["shard"]
         run, shard = registry.claim(
             branch["run"],
             number,
-            thread,
+            get_runtime().control,
             begin=lambda: Run(branch["run"], self._plan, branch["shared"]),
             shard=lambda: Shard(number, branch["start"], branch["items"]),
         )
-        run.watch(shard, _writer_of_this_branch())
+        run.watch(shard, writer)
         return run, shard
 
     def _report(
@@ -407,6 +412,8 @@ class ReduceNode(Runnable[Any, dict[str, Any]]):
     def _apply(self, results: Results) -> Any:
         try:
             return self._reducer(results)
+        except (GraphBubbleUp, FanOutError):
+            raise
         except Exception as error:
             name = getattr(self._reducer, "__qualname__", repr(self._reducer))
             raise FanOutError(

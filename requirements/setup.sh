@@ -10,10 +10,13 @@ python=${PYTHON:-python3}
 
 # Debian ships venv and pip apart from Python.
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+  if [ "$(id -u)" -ne 0 ]; then
+    echo "Python's venv is missing; run: sudo apt-get install python3-venv" >&2
+    exit 1
+  fi
   echo "Installing python3-venv, which Debian ships apart from Python."
-  if [ "$(id -u)" -eq 0 ]; then as_root=; else as_root=sudo; fi
-  $as_root apt-get update -qq
-  $as_root apt-get install -y -qq python3-venv
+  apt-get update -qq
+  apt-get install -y -qq python3-venv
 fi
 
 [ -x .venv/bin/python ] || "$python" -m venv .venv

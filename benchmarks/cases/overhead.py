@@ -8,7 +8,7 @@ item, with fewer items because its cost per item grows with their number.
 All three ask the same four endpoints, which answer after 50 ms and serve 1,000 requests at
 once, in a process of their own. The graph is called with `ainvoke`; `invoke` is shown beside
 it. Imports and set-up are not counted, connections are. While a run of ours is live, Python's
-garbage collector looks less often (`runs/collector.py`); what that does for the bare loop is
+garbage collector looks less often (`runs/garbage.py`); what that does for the bare loop is
 shown, too.
 """
 

@@ -16,7 +16,7 @@ from yarl import URL
 
 from benchmarks.sample import Meter, Sample
 from benchmarks.workload import IN_FLIGHT, MAX_TOKENS, MODEL, QUESTION, Item, check, molecules
-from langgraph_hpc_fanout.runs import collector
+from langgraph_hpc_fanout.runs import garbage
 
 _WARM_UP = 64
 _ATTEMPT_SECONDS = 600.0
@@ -27,7 +27,7 @@ def ask(
 ) -> Sample:
     """Ask about so many items, so many at a time, with our collector's thresholds if wanted."""
     if relaxed:
-        collector.relax()
+        garbage.relax()
     uvloop.run(_ask_all(urls, molecules(_WARM_UP), width))
     items = molecules(count)
     with Meter(count) as meter:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.rates import Gate
+from langgraph_hpc_fanout.dispatch.retry import ACTIONS
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint, Health
 from langgraph_hpc_fanout.records import Failure, Reply
 
@@ -182,7 +183,7 @@ class Lane:
                 requests = [ticket.request for ticket in bundle.tickets]
                 async for reply in self.endpoint.send(requests):
                     if (pair := waiting.pop(reply.position, None)) is not None:
-                        self._answered(bundle, *pair, reply, started)
+                        self._answered(bundle, *pair, self._checked(reply), started)
                         if waiting and not bundle.awaited:
                             bundle.cancel(self._loop.time())
         except TimeoutError:
@@ -199,6 +200,14 @@ class Lane:
             bundle.scope = None
             for position, pair in waiting.items():
                 self._answered(bundle, *pair, Reply(position, failure=failure), started)
+
+    def _checked(self, reply: Reply) -> Reply:
+        """The reply, if it is one: a kind that nobody knows would leave its item in the air."""
+        failure = reply.failure
+        if (failure is None) == (reply.body is None) or (failure and failure.kind not in ACTIONS):
+            message = f"{self.name} gave a reply that is none: {reply!r:.200}."
+            return Reply(reply.position, failure=Failure("permanent", message, endpoint=self.name))
+        return reply
 
     def _stamp(self, bundle: Bundle, now: float) -> None:
         for job, ticket in zip(bundle.jobs, bundle.tickets, strict=True):

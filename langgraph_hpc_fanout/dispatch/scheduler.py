@@ -15,6 +15,10 @@ from langgraph_hpc_fanout.endpoints.protocol import Endpoint
 from langgraph_hpc_fanout.records import Failure, Reply
 
 
+class NoEndpointError(LookupError):
+    """No endpoint serves the model that a run asks for; the message says why for each."""
+
+
 class Scheduler:
     """Decides who gets which request when.
 
@@ -45,14 +49,14 @@ class Scheduler:
         """The logical model to ask for: the given one, or the only one served.
 
         Raises:
-            LookupError: If no endpoint serves it, or several models are served and none was
+            NoEndpointError: If no endpoint serves it, or several models are served and none was
                 named. The message says why for each endpoint.
         """
         for lane in self.lanes:
             lane.start()
         while True:
             if denied := self._denied():
-                raise LookupError(explain(denied, model))
+                raise NoEndpointError(explain(denied, model))
             served = {
                 name for lane in self.lanes if lane.state is State.OPEN for name in lane.serves
             }
@@ -71,11 +75,11 @@ class Scheduler:
         if model is None and len(served) == 1:
             return served.pop()
         if model is None and served:
-            raise LookupError(
+            raise NoEndpointError(
                 f"The pool serves several models ({', '.join(sorted(served))}); "
                 "say which one is meant with Prompt(model=...)."
             )
-        raise LookupError(explain(self.why_not(), model))
+        raise NoEndpointError(explain(self.why_not(), model))
 
     def add(self, job: Job) -> None:
         """Let lanes pull from a job."""

@@ -82,7 +82,8 @@ class OpenAIEndpoint:
         self._chat_url = parsed / "chat" / "completions"
         self.name = name or _name(parsed)
         self.limits = limits
-        self.models: Mapping[str, str] = _mapping(models)
+        self._given = _mapping(models)
+        self.models: Mapping[str, str] = self._given
         self._discover = models is None
         self._credentials = Credentials(api_key)
         self._session: aiohttp.ClientSession | None = None
@@ -190,9 +191,11 @@ class OpenAIEndpoint:
 
     def _check_models(self, listed: Sequence[str] | None) -> Health:
         """Compare the models given by the user with those listed, where any are."""
-        if listed is None or any(served in listed for served in self.models.values()):
+        there = {name: id_ for name, id_ in self._given.items() if listed is None or id_ in listed}
+        if there:
+            self.models = there
             return Health(ok=True)
-        given, found = ", ".join(self.models.values()), ", ".join(listed)
+        given, found = ", ".join(self._given.values()), ", ".join(listed or ())
         message = f"{self.name} does not serve {given}; it serves {found or 'nothing'}."
         return Health(ok=False, failure=self._failure("cold", message))
 

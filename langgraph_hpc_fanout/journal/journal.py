@@ -27,7 +27,7 @@ class Journal:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         # Made absolute here: a node may run after a change of directory, and inside servers
         # that forbid asking for it.
-        self.directory = Path(directory).absolute()
+        self.directory = Path(os.path.realpath(directory))
         self._log: Log | None = None
 
     def __repr__(self) -> str:

@@ -40,6 +40,7 @@ class Log:
         self.directory = directory
         self._path = directory / FILE
         self._lock = threading.RLock()
+        self._opening = threading.Lock()
         self._buffer = bytearray()
         self._end = 0
         self._answers: dict[str, int] = {}
@@ -78,6 +79,12 @@ class Log:
                 file.write(lines)
             del self._buffer[: len(lines)]
             self.refresh()
+
+    def forget_unwritten(self) -> None:
+        """Drop what was remembered and not written, and locks that others may hold."""
+        self._buffer = bytearray()
+        self._lock = threading.RLock()
+        self._opening = threading.Lock()
 
     # -- reading ------------------------------------------------------------------------
 
@@ -128,6 +135,11 @@ class Log:
                 paid_here = entry["run"] == run and outcome.index == index
                 yield outcome if paid_here else _reused(outcome, index)
 
+    def count(self, run: str, start: int, stop: int) -> int:
+        """How many items of a run, from `start` up to `stop`, have an outcome."""
+        places = self._runs.get(run, array("q"))
+        return sum(place >= 0 for place in places[start:stop])
+
     def _read(self, at: int) -> dict[str, Any]:
         line = b""
         while not line.endswith(b"\n"):
@@ -139,7 +151,7 @@ class Log:
         return entry
 
     def _reader(self) -> int:
-        with self._lock:
+        with self._opening:  # not the lock that is held while the disk is at work
             if self._descriptor is None:
                 self._descriptor = os.open(self._path, os.O_RDONLY)
                 weakref.finalize(self, os.close, self._descriptor)
@@ -149,16 +161,14 @@ class Log:
         """Take note of a line at `_end`."""
         try:
             entry = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            logger.warning("%s has an unreadable line at byte %d.", self._path, self._end)
-            return
-        at = entry.get("at", self._end)
-        if (outcome := entry.get("outcome")) is not None:
+            if (outcome := entry.get("outcome")) is None:
+                self._place(entry["run"], entry["index"], entry["at"])
+                return
             if outcome["ok"]:
-                self._answers[_answer_key(entry["scope"], outcome["key"])] = at
-            self._place(entry["run"], outcome["index"], at)
-        else:
-            self._place(entry["run"], entry["index"], at)
+                self._answers[_answer_key(entry["scope"], outcome["key"])] = self._end
+            self._place(entry["run"], outcome["index"], self._end)
+        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+            logger.warning("%s has an unreadable line at byte %d.", self._path, self._end)
 
     def _place(self, run: str, index: int, at: int) -> None:
         places = self._runs.setdefault(run, array("q"))
@@ -187,3 +197,14 @@ def log_at(directory: Path) -> Log:
         if log is None:
             log = _logs[directory] = Log(directory)
         return log
+
+
+def _after_fork() -> None:
+    """A forked child must not write again what its parent has yet to write."""
+    global _logs_lock
+    _logs_lock = threading.Lock()
+    for log in list(_logs.values()):
+        log.forget_unwritten()
+
+
+os.register_at_fork(after_in_child=_after_fork)

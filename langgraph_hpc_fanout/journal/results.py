@@ -9,7 +9,7 @@ from typing import Any
 
 from langgraph_hpc_fanout.journal.columns import from_columns
 from langgraph_hpc_fanout.journal.log import Log, log_at
-from langgraph_hpc_fanout.records import Outcome
+from langgraph_hpc_fanout.records import FanOutError, Outcome
 
 
 class Results:
@@ -20,7 +20,6 @@ class Results:
 
     Attributes:
         run: Id of the run.
-        journal: Directory of the journal, or None when the outcomes travelled in graph state.
         ok: Number of answers.
         failed: Number of items without one.
     """
@@ -28,10 +27,13 @@ class Results:
     def __init__(self, run: str, shards: Sequence[Mapping[str, Any]]) -> None:
         self.run = run
         self._shards = shards
-        journals = {shard["journal"] for shard in shards if shard.get("journal")}
-        self.journal: str | None = journals.pop() if journals else None
         self.ok: int = sum(shard["ok"] for shard in shards)
         self.failed: int = sum(shard["failed"] for shard in shards)
+
+    @property
+    def journal(self) -> str | None:
+        """Directory of the journal, or None when the outcomes travelled in graph state."""
+        return next((each["journal"] for each in self._shards if each.get("journal")), None)
 
     def __repr__(self) -> str:
         return f"Results({self.run!r}, {self.ok} ok, {self.failed} failed)"
@@ -40,11 +42,30 @@ class Results:
         return self.ok + self.failed
 
     def __iter__(self) -> Iterator[Outcome]:
-        log = None
-        if self.journal is not None:
-            log = log_at(Path(self.journal))
+        logs = {
+            shard["journal"]: log_at(Path(shard["journal"]))
+            for shard in self._shards
+            if shard.get("journal")
+        }
+        for log in logs.values():
             log.refresh()
-        return chain.from_iterable(self._outcomes_of(shard, log) for shard in self._shards)
+        for shard in self._shards:
+            if (journal := shard.get("journal")) is not None:
+                self._check(logs[journal], shard)
+        return chain.from_iterable(
+            self._outcomes_of(shard, logs.get(shard.get("journal"))) for shard in self._shards
+        )
+
+    def _check(self, log: Log, shard: Mapping[str, Any]) -> None:
+        """Refuse to go on with fewer outcomes than were reported: they would shift places."""
+        reported = shard["ok"] + shard["failed"]
+        found = log.count(self.run, shard["start"], shard["stop"])
+        if found < reported:
+            raise FanOutError(
+                f"The journal {log.directory} has {found} of the {reported} outcomes that run "
+                f"{self.run} reported for items {shard['start']} to {shard['stop'] - 1}; "
+                "the file was deleted or damaged. Run the graph again to ask what is missing."
+            )
 
     @classmethod
     def open(cls, reference: Mapping[str, Any]) -> Results:

@@ -2,60 +2,68 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 
+from langgraph_hpc_fanout.records import FanOutError
 from langgraph_hpc_fanout.runs.run import Run
 from langgraph_hpc_fanout.runs.shard import Shard
 
 _FORGET_SECONDS = 600.0
-"""Age at which a run is forgotten whose branches never came, or came no more."""
+"""Age at which a run is forgotten whose branches never came."""
+_TOMBSTONES = 32
 
 
 class _Entry:
-    """A run and who has come for it."""
+    """A run, the invocation of the graph that it belongs to, and who has come for it."""
 
-    __slots__ = ("claimed", "made", "run", "threads")
+    __slots__ = ("claimed", "invocation", "made", "run", "waiting")
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.made = time.monotonic()
+        self.invocation: object | None = None
         self.claimed: set[int] = set()
-        self.threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self.waiting = 0
 
-    def is_stale(self, thread: threading.Thread | None) -> bool:
-        """Whether a branch that comes now belongs to a later invocation than the run.
-
-        A run that ended badly must end its late branches too: in sync `invoke`, LangGraph
-        starts every branch of the superstep even after Ctrl-C. They come on the threads of the
-        same executor, whereas `invoke(None, config)` has new ones and must begin anew. In
-        `ainvoke` branches are cancelled, so none is late.
-        """
-        if self.run.error is None:
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for the run and nobody will come for it."""
+        if not self.run.closed or self.waiting:
             return False
-        return thread is None or thread not in self.threads
+        return self.run.error is not None or len(self.claimed) == len(self.run.shards)
 
 
 class Registry:
-    """Runs by id. Safe to use from any thread."""
+    """Runs by id. Safe to use from any thread.
+
+    A run that ended badly leaves a tombstone: in sync `invoke`, LangGraph starts every branch of
+    a superstep even after an error or Ctrl-C, and those that come late must get the same error.
+    Branches of a later invocation, `invoke(None, config)`, begin anew.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._entries: dict[str, _Entry] = {}
+        self._tombstones: OrderedDict[str, tuple[object | None, FanOutError]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def register(self, run: Run) -> None:
         """The router hands over a whole run, to be started by its first branch."""
         with self._lock:
             self._forget_old()
-            self._entries[run.id] = _Entry(run)
+            self._enter(run)
 
     def claim(
         self,
         run_id: str,
         number: int,
-        thread: threading.Thread | None,
+        invocation: object | None,
         begin: Callable[[], Run],
         shard: Callable[[], Shard],
     ) -> tuple[Run, Shard]:
@@ -64,49 +72,89 @@ class Registry:
         Args:
             run_id: Id of the run, from the branch's arguments.
             number: Number of the shard.
-            thread: The branch's thread when it is sync, None when it is async.
+            invocation: What all branches of one invocation of the graph have in common.
             begin: Makes a run when none is live: after a restart, branches bring their own
                 shards.
             shard: Makes the shard for such a run.
 
         Returns:
-            The run, started, and the shard to wait for.
+            The run, not yet started where this is its first branch, and the shard to wait for.
+
+        Raises:
+            FanOutError: If the run has ended badly in this invocation.
         """
         with self._lock:
-            entry = self._entries.get(run_id)
-            if entry is None or entry.is_stale(thread):
-                entry = self._entries[run_id] = _Entry(begin())
+            self._refuse_late(run_id, invocation)
+            entry = self._entries.get(run_id) or self._enter(begin())
             found = entry.run.shards.get(number)
             if found is None:
                 found = shard()
                 if not entry.run.add(found):
-                    entry = self._entries[run_id] = _Entry(begin())
+                    if entry.run.error is not None:
+                        raise entry.run.error
+                    entry = self._enter(begin())
                     entry.run.add(found)
+            entry.invocation = invocation
             entry.claimed.add(number)
-            if thread is not None:
-                entry.threads.add(thread)
-                entry.run.heed_ctrl_c = True
-        entry.run.start()
-        return entry.run, found
+            entry.waiting += 1
+            return entry.run, found
 
     def release(self, run: Run) -> None:
-        """A branch has ended: forget the run when it was the last."""
+        """A branch has ended."""
         with self._lock:
             entry = self._entries.get(run.id)
-            if entry is not None and entry.run is run and self._is_over(entry):
-                del self._entries[run.id]
+            if entry is not None and entry.run is run:
+                entry.waiting -= 1
+                self._bury(entry)
 
-    @staticmethod
-    def _is_over(entry: _Entry) -> bool:
-        return entry.run.closed and len(entry.claimed) == len(entry.run.shards)
+    def _closed(self, run: Run) -> None:
+        """A run is over; called on the dispatch loop."""
+        with self._lock:
+            entry = self._entries.get(run.id)
+            if entry is not None and entry.run is run:
+                self._bury(entry)
+
+    def _enter(self, run: Run) -> _Entry:
+        run.when_closed = self._closed
+        entry = self._entries[run.id] = _Entry(run)
+        return entry
+
+    def _bury(self, entry: _Entry) -> None:
+        if not entry.is_over:
+            return
+        run = entry.run
+        del self._entries[run.id]
+        if run.error is not None:
+            self._tombstones[run.id] = (entry.invocation, run.error)
+            while len(self._tombstones) > _TOMBSTONES:
+                self._tombstones.popitem(last=False)
+
+    def _refuse_late(self, run_id: str, invocation: object | None) -> None:
+        entry = self._entries.get(run_id)
+        if entry is not None and entry.run.error is not None:
+            if entry.invocation is invocation:
+                raise entry.run.error
+            del self._entries[run_id]
+        if (tombstone := self._tombstones.get(run_id)) is not None:
+            if tombstone[0] is invocation and invocation is not None:
+                raise tombstone[1]
+            del self._tombstones[run_id]
 
     def _forget_old(self) -> None:
         now = time.monotonic()
         for run_id, entry in list(self._entries.items()):
-            idle = entry.run.closed or not entry.claimed
+            idle = not entry.waiting and (entry.run.closed or not entry.claimed)
             if idle and now - entry.made > _FORGET_SECONDS:
                 del self._entries[run_id]
 
 
 registry = Registry()
 """The live runs of this process."""
+
+
+def _after_fork() -> None:
+    """The parent's runs go on in the parent; its locks may be held by threads that are gone."""
+    registry.__init__()  # type: ignore[misc]
+
+
+os.register_at_fork(after_in_child=_after_fork)

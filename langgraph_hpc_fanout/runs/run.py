@@ -7,18 +7,18 @@ import itertools
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
-from langgraph_hpc_fanout.dispatch.scheduler import Scheduler, explain
+from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError, Scheduler, explain
 from langgraph_hpc_fanout.journal.columns import OUTCOME_BYTES
 from langgraph_hpc_fanout.journal.journal import Journal
 from langgraph_hpc_fanout.journal.results import Results
 from langgraph_hpc_fanout.records import Failure, FanOutError, Outcome, Reply, Request
-from langgraph_hpc_fanout.runs import collector
+from langgraph_hpc_fanout.runs import garbage
 from langgraph_hpc_fanout.runs.interrupt import InterruptWatch
 from langgraph_hpc_fanout.runs.plan import Plan
 from langgraph_hpc_fanout.runs.shard import Shard
@@ -58,7 +58,9 @@ class Run:
         self.closed = False
         self._shared = shared
         self._journal: Journal | None = plan.journal
+        self.when_closed: Callable[[Run], None] = lambda _: None
         self.heed_ctrl_c = False
+        self._expired = False
         self._interrupt = InterruptWatch()
         self._lock = threading.Lock()
         self._started = False
@@ -98,7 +100,7 @@ class Run:
             if self._started:
                 return
             self._started = True
-        collector.relax()
+        garbage.relax()
         dispatch_loop().submit(self._main())
 
     def watch(self, shard: Shard, writer: Writer) -> None:
@@ -111,14 +113,8 @@ class Run:
 
     def cancel(self, why: str, level: int = logging.INFO) -> None:
         """Send nothing more, drop what is in flight, and end all branches."""
-        with self._lock:
-            if self.closed:
-                return
-            started = self._started
-        if started:
+        if not self.closed:
             dispatch_loop().loop.call_soon_threadsafe(self._end_early, why, level)
-        else:
-            self._end_early(why, level)
 
     # -- the scheduler's client -----------------------------------------------------------
 
@@ -137,8 +133,9 @@ class Run:
             request = self._guard(self._request_for, shard, offset)
             if request is not None:
                 tickets.append(Ticket((shard, offset), request))
-            elif not tickets and looked >= _LOOKED_AT:
-                asyncio.get_running_loop().call_soon(self._refresh)
+            if looked >= _LOOKED_AT:
+                if not tickets:
+                    asyncio.get_running_loop().call_soon(self._refresh)
                 break
         return tickets
 
@@ -158,11 +155,11 @@ class Run:
         try:
             loop = asyncio.get_running_loop()
             self._progress = Progress(self.plan.name, self.id, loop.time)
-            self._progress.total = sum(len(shard.items) for shard in self.shards.values())
+            self._progress.total = sum(len(shard.items) for shard in self._queue)
             self._reporter = loop.create_task(self._report())
             if self.plan.deadline is not None:
                 self._deadline = loop.call_later(self.plan.deadline, self._expire)
-            for shard in [each for each in self.shards.values() if each.complete]:
+            for shard in [each for each in self._queue if each.complete]:
                 self._finish(shard)  # an empty list needs neither journal nor pool
             if self._is_over():
                 return
@@ -176,7 +173,7 @@ class Run:
             self._job = Job(self, self._model, retry, item_deadline)
             self._scheduler = scheduler
             scheduler.add(self._job)
-        except LookupError as error:
+        except NoEndpointError as error:
             self._fail(str(error))
         except Exception as error:
             logger.exception("The fan-out %s could not start", self.plan.name)
@@ -191,8 +188,13 @@ class Run:
             return
         if self._progress is not None:
             self._progress.total += len(shard.items)
-        self._queue.append(shard)
-        self._refresh()
+        if shard.complete:
+            self._finish(shard)
+        elif self._expired:
+            self._in_background(self._time_out([shard]))
+        else:
+            self._queue.append(shard)
+            self._refresh()
 
     def _refresh(self) -> None:
         if self._scheduler is not None and self._job is not None and not self.closed:
@@ -222,6 +224,8 @@ class Run:
         if found is None:
             return False
         at, outcome = found
+        if not self.plan.task.accepts(outcome):
+            return False
         index = shard.start + offset
         journal.log.reuse(self.id, index, at)
         known = Outcome(key, index, ok=True, value=outcome.value, attempts=0)
@@ -304,7 +308,7 @@ class Run:
             INLINE_BYTES // 2**20,
             journal.directory,
         )
-        for shard in self.shards.values():
+        for shard in self._all_shards():
             for outcome in shard.kept():
                 journal.log.append(self.id, self._scope, outcome)
             shard.outcomes = []
@@ -315,18 +319,21 @@ class Run:
         """Report a complete shard, once its outcomes are on disk where there is a journal."""
         if self._progress is not None:
             shard.seconds = self._progress.seconds
-        if self._all_complete():
+        if self._is_complete():
             self._show(final=True)
         if self._journal is not None:
             self._unflushed.append(shard)
             self._flush_soon()
             return
         shard.report(None)
-        if self._all_complete():
-            self._close()
+        self._close_if_complete()
 
-    def _all_complete(self) -> bool:
-        return all(shard.complete for shard in self.shards.values())
+    def _all_shards(self) -> list[Shard]:
+        """A copy: branches may add shards meanwhile."""
+        return list(self.shards.values())
+
+    def _is_complete(self) -> bool:
+        return all(shard.complete for shard in self._all_shards())
 
     def _flush_soon(self) -> None:
         if self._flushing is None:
@@ -342,8 +349,7 @@ class Run:
                     shard.report(str(self._journal.directory))
                 if not self._unflushed:
                     break
-            if self._all_complete():
-                self._close()
+            self._close_if_complete()
         except Exception as error:  # noqa: BLE001 - branches wait: they must be told
             self._unflushed += written
             why = f"The journal {self._journal.directory} cannot be written: {error}."
@@ -353,15 +359,14 @@ class Run:
 
     def _expire(self) -> None:
         """The run's time is up: what has no outcome yet fails, what has one is kept."""
+        self._expired = True
         self._leave()
-        ending = asyncio.get_running_loop().create_task(self._time_out())
-        _endings.add(ending)
-        ending.add_done_callback(_endings.discard)
+        self._in_background(self._time_out(self._all_shards()))
 
-    async def _time_out(self) -> None:
+    async def _time_out(self, shards: Sequence[Shard]) -> None:
         message = f"The run's deadline of {self.plan.deadline:g} s passed before it was answered."
         failure = Failure("timeout", message)
-        for shard in list(self.shards.values()):
+        for shard in shards:
             for offset, item in enumerate(shard.items):
                 if not shard.done[offset]:
                     outcome = Outcome(_key(item), shard.start + offset, ok=False, error=failure)
@@ -386,10 +391,8 @@ class Run:
         logger.log(level, "%s ended with %d of %d items done: %s", self.plan.name, done, total, why)
         self._show(final=True)
         self._close()
-        if flush and self._journal is not None and self._started:
-            ending = asyncio.get_running_loop().create_task(self._flush_and_raise())
-            _endings.add(ending)
-            ending.add_done_callback(_endings.discard)
+        if flush and self._journal is not None:
+            self._in_background(self._flush_and_raise())
         else:
             self._raise()
 
@@ -403,29 +406,45 @@ class Run:
 
     def _raise(self) -> None:
         assert self.error is not None  # noqa: S101 - narrows the type
-        for shard in self.shards.values():
+        for shard in self._all_shards():
             shard.fail(self.error)
+
+    @staticmethod
+    def _in_background(coroutine: Coroutine[Any, Any, None]) -> None:
+        ending = asyncio.get_running_loop().create_task(coroutine)
+        _endings.add(ending)
+        ending.add_done_callback(_endings.discard)
 
     def _leave(self) -> None:
         if self._scheduler is not None and self._job is not None:
             self._scheduler.remove(self._job)
         self._queue.clear()
 
+    def _close_if_complete(self) -> None:
+        with self._lock:  # so that no branch adds a shard to a run that is about to close
+            if self.closed or not self._is_complete():
+                return
+            self.closed = True
+        self._wind_up()
+
     def _close(self) -> None:
         with self._lock:
             if self.closed:
                 return
             self.closed = True
-        if self._started:
-            collector.restore()
+        self._wind_up()
+
+    def _wind_up(self) -> None:
+        garbage.restore()
         self._leave()
         if self._deadline is not None:
             self._deadline.cancel()
         if self._reporter is not None:
             self._reporter.cancel()
+        self.when_closed(self)
 
     def _outcomes(self, journal: str | None) -> Iterable[Outcome]:
-        shards = sorted(self.shards.values(), key=lambda shard: shard.start)
+        shards = sorted(self._all_shards(), key=lambda shard: shard.start)
         if journal is not None:
             return Results(self.id, [shard.receipt(journal) for shard in shards])
         return list(itertools.chain.from_iterable(shard.kept() for shard in shards))

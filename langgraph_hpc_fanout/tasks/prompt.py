@@ -11,7 +11,7 @@ import orjson
 from langchain_core.prompts import BasePromptTemplate
 
 from langgraph_hpc_fanout.endpoints.chat import estimate_tokens, text_of
-from langgraph_hpc_fanout.records import NOTHING, Request
+from langgraph_hpc_fanout.records import NOTHING, Outcome, Request
 from langgraph_hpc_fanout.tasks.answer import Answer, read_answer
 from langgraph_hpc_fanout.tasks.template import MissingFieldError, Template
 
@@ -110,6 +110,10 @@ class Prompt:
         key = hashlib.blake2b(identity, digest_size=_KEY_BYTES).hexdigest()
         tokens = sum(estimate_tokens(text_of(message)) for message in messages)
         return Request(key, asked, body, tokens, self._max_tokens)
+
+    def accepts(self, outcome: Outcome) -> bool:
+        """Whether an earlier answer to the same question counts here as well."""
+        return self._allow_truncated or outcome.finish_reason != "length"
 
     def read(self, body: Mapping[str, Any]) -> Answer:
         """The answer in a chat completion."""

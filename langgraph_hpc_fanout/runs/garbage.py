@@ -8,6 +8,7 @@ nearly half of the CPU time of a run over HTTP (benchmarks/cases/overhead.py).
 from __future__ import annotations
 
 import gc
+import os
 import threading
 
 _RELAXED = (50_000, 20, 100)
@@ -37,3 +38,15 @@ def restore() -> None:
             if gc.get_threshold() == _RELAXED:
                 gc.set_threshold(*_before)
             _before = None
+
+
+def _after_fork() -> None:
+    """The parent's runs are not the child's."""
+    global _lock, _live
+    _lock = threading.Lock()
+    if _live:
+        _live = 1
+        restore()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -7,7 +7,7 @@ import gc
 import pytest
 from graphs import build, molecules
 
-from langgraph_hpc_fanout.runs import collector
+from langgraph_hpc_fanout.runs import garbage
 
 
 @pytest.fixture(autouse=True)
@@ -19,38 +19,38 @@ def thresholds():
 
 
 def test_relaxed_while_any_run_is_live():
-    collector.relax()
-    collector.relax()
+    garbage.relax()
+    garbage.relax()
     assert gc.get_threshold()[0] == 50_000
-    collector.restore()
+    garbage.restore()
     assert gc.get_threshold()[0] == 50_000
-    collector.restore()
+    garbage.restore()
     assert gc.get_threshold() == (700, 10, 10)
 
 
 @pytest.mark.parametrize("set_by_the_user", [(0, 10, 10), (100_000, 10, 10)])
 def test_what_the_user_set_higher_stays(set_by_the_user):
     gc.set_threshold(*set_by_the_user)
-    collector.relax()
+    garbage.relax()
     assert gc.get_threshold() == set_by_the_user
-    collector.restore()
+    garbage.restore()
     assert gc.get_threshold() == set_by_the_user
 
 
 def test_a_disabled_collector_stays_so():
     gc.disable()
     try:
-        collector.relax()
+        garbage.relax()
         assert gc.get_threshold() == (700, 10, 10)
-        collector.restore()
+        garbage.restore()
     finally:
         gc.enable()
 
 
 def test_what_the_user_sets_during_a_run_stays():
-    collector.relax()
+    garbage.relax()
     gc.set_threshold(1234, 5, 5)
-    collector.restore()
+    garbage.restore()
     assert gc.get_threshold() == (1234, 5, 5)
 
 

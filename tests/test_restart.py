@@ -1,0 +1,242 @@
+"""Runs whose branches bring their own shards, as after a restart, and how runs end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from graphs import PROMPT, build, molecules, right_answers
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import interrupt
+
+from langgraph_hpc_fanout import FanOutError, Journal, Limits, OpenAIEndpoint, Prompt, Results
+from langgraph_hpc_fanout.runs import run as run_module
+from langgraph_hpc_fanout.runs.registry import registry
+from langgraph_hpc_fanout.testing.fleet import Fault
+
+CONFIG = {"configurable": {"thread_id": "1"}}
+
+
+@pytest.fixture
+def restarted(monkeypatch):
+    """As if the process were new: no run is registered, so branches bring their own shards."""
+    monkeypatch.setattr(registry, "register", lambda run: None)
+
+
+@pytest.fixture(autouse=True)
+def no_run_is_left():
+    yield
+    deadline = time.monotonic() + 5
+    while len(registry) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(registry) == 0
+
+
+def narrow(fleet, pool_over, concurrency=4):
+    return pool_over(OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=concurrency)))
+
+
+@pytest.mark.parametrize("size", [1, 64, 300])
+def test_every_item_gets_its_own_answer(fake_fleet, pool_over, restarted, size):
+    fleet = fake_fleet(latency=0.002)
+    graph = build(pool_over(fleet.urls))
+    state = graph.invoke({"molecules": molecules(size)})
+    assert right_answers(state["predictions"], molecules(size))
+    state = asyncio.run(graph.ainvoke({"molecules": molecules(size)}))
+    assert right_answers(state["predictions"], molecules(size))
+    assert fleet.record().served == 2 * size
+
+
+def test_no_items(fake_fleet, pool_over, restarted):
+    assert build(pool_over(fake_fleet().urls)).invoke({"molecules": []})["predictions"] == []
+
+
+@pytest.mark.parametrize("config", [{}, {"max_concurrency": 4}], ids=str)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_abort_is_one_abort(fake_fleet, pool_over, config, is_async):
+    fleet = fake_fleet(faults=(Fault("http_401", contains="C20 "),))
+    graph = build(narrow(fleet, pool_over))
+    given = {"molecules": molecules(64)}
+
+    def run():
+        if is_async:
+            return asyncio.run(graph.ainvoke(given, config))
+        return graph.invoke(given, config)
+
+    with pytest.raises(FanOutError, match="answered 401"):
+        run()
+    record = fleet.record()
+    assert record.served <= 21 + 3
+    assert record.probes == 1
+    prompts = [row.prompt for row in record.requests]
+    assert len(prompts) == len(set(prompts)), "nothing was asked twice"
+
+
+def test_a_deadline_after_a_restart(fake_fleet, pool_over, restarted):
+    fleet = fake_fleet(faults=(Fault("hang"),))
+    graph = build(narrow(fleet, pool_over), deadline=0.3)
+    began = time.monotonic()
+    state = graph.invoke({"molecules": molecules(64)})
+    assert time.monotonic() - began < 20
+    assert state["report"]["failures"] == {"timeout": 64}
+
+
+CTRL_C = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from graphs import build, molecules
+from langgraph_hpc_fanout import Limits, OpenAIEndpoint, Pool
+from langgraph_hpc_fanout.runs.registry import registry
+registry.register = lambda run: None
+pool = Pool(OpenAIEndpoint(sys.argv[2], limits=Limits(concurrency=8)))
+try:
+    build(pool).invoke({"molecules": molecules(64)})
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_after_a_restart(fake_fleet):
+    fleet = fake_fleet(latency=0.5)
+    command = [sys.executable, "-c", textwrap.dedent(CTRL_C), str(Path(__file__).parent)]
+    with subprocess.Popen(
+        [*command, fleet.urls[0]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        fleet.wait(lambda record: record.in_flight > 0, timeout=30)
+        program.send_signal(2)
+        began = time.monotonic()
+        out, err = program.communicate(timeout=30)
+    assert time.monotonic() - began < 2.5
+    assert out == "interrupted\n", err
+    assert fleet.record().arrived <= 8
+
+
+@pytest.mark.parametrize("first", ["inline", "journal"])
+def test_receipts_of_both_kinds(fake_fleet, pool_over, tmp_path, monkeypatch, first):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    fleet = fake_fleet(faults=(Fault("http_401", contains="C40 ", times=1),))
+    graph = build(narrow(fleet, pool_over), checkpointer=InMemorySaver())
+    bounds = {"inline": (10**9, 1), "journal": (1, 10**9)}[first]
+    monkeypatch.setattr(run_module, "INLINE_BYTES", bounds[0])
+    with pytest.raises(FanOutError):
+        graph.invoke({"molecules": molecules(64)}, CONFIG)
+    monkeypatch.setattr(run_module, "INLINE_BYTES", bounds[1])
+    state = graph.invoke(None, CONFIG)
+    assert right_answers(state["predictions"], molecules(64))
+    assert state["report"]["total"] == 64
+
+
+@pytest.mark.parametrize("damage", ["deleted", "a line"])
+def test_a_journal_that_lost_outcomes_shifts_no_answer(fake_fleet, pool_over, tmp_path, damage):
+    directory = tmp_path / "run"
+
+    def look(results):
+        if damage == "deleted":
+            shutil.rmtree(directory)
+        else:
+            file = directory / "outcomes.jsonl"
+            lines = file.read_bytes().splitlines(keepends=True)
+            file.write_bytes(lines[0] + b"\0" + lines[1][1:] + b"".join(lines[2:]) + b"\n" * 3)
+            Results(results.run, results._shards)
+            from langgraph_hpc_fanout.journal.log import log_at
+
+            log_at(directory)._forget()
+        return list(results)
+
+    graph = build(
+        pool_over(fake_fleet().urls), journal=Journal(directory), reduce={"reducer": look}
+    )
+    with pytest.raises(FanOutError, match=r"of the 1 outcomes that run .* reported for items"):
+        graph.invoke({"molecules": molecules(6)})
+
+
+def test_an_interrupt_in_a_reducer_is_an_interrupt(fake_fleet, pool_over):
+    def approve(results):
+        return [interrupt("approve?")]
+
+    graph = build(
+        pool_over(fake_fleet().urls), reduce={"reducer": approve}, checkpointer=InMemorySaver()
+    )
+    state = graph.invoke({"molecules": molecules(2)}, CONFIG)
+    assert state["__interrupt__"][0].value == "approve?"
+
+
+def test_a_truncated_answer_that_was_accepted_is_asked_anew_where_it_is_not(
+    fake_fleet, pool_over, tmp_path
+):
+    fleet = fake_fleet()
+    pool, journal = pool_over(fleet.urls), Journal(tmp_path / "run")
+    for allowed, expected in ((True, True), (False, False), (True, True)):
+        task = Prompt("Is {smiles} soluble?", max_tokens=2, allow_truncated=allowed)
+        state = build(pool, journal=journal, task=task).invoke({"molecules": molecules(1)})
+        assert (state["predictions"][0] is not None) is expected
+    assert fleet.record().served == 2
+
+
+@pytest.mark.parametrize("how", ["cancelled", "done", "failed", "empty"])
+async def test_no_run_is_left_however_it_ends(fake_fleet, pool_over, tmp_path, how):
+    fleet = fake_fleet(latency=0.05, api_key="key" if how == "failed" else None)
+    graph = build(pool_over(fleet.urls), journal=Journal(tmp_path / "run"))
+    for _ in range(5):
+        size = 0 if how == "empty" else 70
+        task = asyncio.create_task(graph.ainvoke({"molecules": molecules(size)}))
+        if how == "cancelled":
+            await asyncio.sleep(0.02)
+            task.cancel()
+        await asyncio.wait([task])
+
+
+def test_a_fork_in_mid_run(fake_fleet, tmp_path):
+    fleet = fake_fleet(latency=0.1)
+    program = """
+    import os, sys, threading, time, gc
+    sys.path.insert(0, sys.argv[1])
+    from graphs import build, molecules, right_answers
+    from langgraph_hpc_fanout import Journal, Limits, OpenAIEndpoint, Pool
+    pool = Pool(OpenAIEndpoint(sys.argv[2], limits=Limits(concurrency=8)))
+    before = gc.get_threshold()
+    graph = build(pool, journal=Journal(sys.argv[3]))
+    states = []
+    thread = threading.Thread(
+        target=lambda: states.append(graph.invoke({"molecules": molecules(64)}))
+    )
+    thread.start()
+    time.sleep(0.4)
+    child = os.fork()
+    if child == 0:
+        assert gc.get_threshold() == before
+        state = build(pool).invoke({"molecules": molecules(20)})
+        os._exit(0 if right_answers(state["predictions"], molecules(20)) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    thread.join()
+    print(right_answers(states[0]["predictions"], molecules(64)))
+    """
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)]
+    done = subprocess.run(
+        [*command, str(Path(__file__).parent), fleet.urls[0], str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ,
+    )
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+    lines = (tmp_path / "run" / "outcomes.jsonl").read_bytes().splitlines()
+    assert len(lines) == 64, "the child wrote nothing"
+
+
+def test_a_run_that_looks_at_known_items_only_now_and_then_yields(fake_fleet, pool_over, tmp_path):
+    fleet = fake_fleet()
+    pool, journal = pool_over(fleet.urls), Journal(tmp_path / "run")
+    items = molecules(2000)
+    build(pool, journal=journal, task=PROMPT).invoke({"molecules": items})
+    state = build(pool, journal=journal).invoke({"molecules": [*molecules(2001)[2000:], *items]})
+    assert state["report"]["cached"] == 2000
+    assert fleet.record().served == 2001
