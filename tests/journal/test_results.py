@@ -6,8 +6,7 @@ import gc
 
 import pytest
 
-from langgraph_hpc_fanout import Failure, Journal, Outcome, Results, reducers
-from langgraph_hpc_fanout import FanOutError
+from langgraph_hpc_fanout import Failure, FanOutError, Journal, Outcome, Results, reducers
 from langgraph_hpc_fanout.journal import log as log_module
 from langgraph_hpc_fanout.journal.columns import to_columns
 
