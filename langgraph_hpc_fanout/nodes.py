@@ -157,6 +157,9 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             return self._route(state, target)
 
         async def aroute(state):  # type: ignore[no-untyped-def]
+            if callable(self.items) or self._plan.key is not None:
+                # User code, which may read files: not on the host's loop.
+                return await asyncio.to_thread(self._route, state, target)
             return self._route(state, target)
 
         # LangGraph reads the targets from this when no path map is given: without it, a
@@ -184,7 +187,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         size = self._size_for(len(items))
         starts = range(0, max(1, len(items)), size)
         for number, start in enumerate(starts):
-            run.add(Shard(number, start, items[start : start + size]))
+            run.add(Shard(number, start, items[start : start + size], self._plan.key))
         registry.register(run)
         return [
             Send(
@@ -273,7 +276,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             number,
             get_runtime().control,
             begin=lambda: Run(branch["run"], self._plan, branch["shared"]),
-            shard=lambda: Shard(number, branch["start"], branch["items"]),
+            shard=lambda: Shard(number, branch["start"], branch["items"], self._plan.key),
         )
         run.watch(shard, writer)
         return run, shard

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import itertools
 import operator
+import threading
 from typing import Annotated
 
 import pytest
@@ -340,6 +341,26 @@ def test_keys(pool):
     for key in ("id", lambda item: item["id"]):
         graph = build(pool, key=key, reduce={"reducer": reducers.by_key})
         assert set(graph.invoke({"molecules": items})["predictions"]) == {"m0", "m1", "m2"}
+
+
+async def test_user_code_runs_neither_on_the_hosts_loop_nor_on_the_dispatch_loop(pool):
+    threads = set()
+
+    def here(value):
+        threads.add(threading.current_thread().name)
+        return value
+
+    graph = build(
+        pool,
+        items=lambda state: here(state["molecules"]),
+        key=lambda item: here(item["smiles"]),
+        reduce={"reducer": lambda results: here(list(results)) and None},
+    )
+    await graph.ainvoke({"molecules": molecules(3)})
+    assert not threads & {"MainThread", "hpc-fanout-dispatch"}
+    threads.clear()
+    await asyncio.to_thread(graph.invoke, {"molecules": molecules(3)})
+    assert "hpc-fanout-dispatch" not in threads
 
 
 def test_report(fake_fleet, pool_over):

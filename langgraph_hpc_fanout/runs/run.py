@@ -8,6 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
@@ -205,17 +206,15 @@ class Run:
         item = shard.items[offset]
         try:
             request = self.plan.task.request(item, self._shared, model=self._model)
-            key = request.key if self.plan.key is None else _checked_key(self.plan.key(item))
+            if shard.keys is not None:
+                request = _with_key(request, shard.keys[offset])
         except Exception as error:  # noqa: BLE001 - the item's fault, whatever it is
             index = shard.start + offset
             failure = Failure("permanent", f"Item {index} cannot be asked: {_words(error)}.")
             self._record(shard, offset, Outcome(_key(item), index, ok=False, error=failure))
             return None
-        if self.plan.key is not None:
-            request = Request(
-                key, request.model, request.body, request.prompt_tokens, request.max_tokens
-            )
-        if self._journal is not None and self._answer_from(self._journal, shard, offset, key):
+        journal = self._journal
+        if journal is not None and self._answer_from(journal, shard, offset, request.key):
             return None
         return request
 
@@ -499,10 +498,10 @@ def _weight(outcome: Outcome) -> int:
     return OUTCOME_BYTES + (len(value) if isinstance(value, str) else 0) + len(raw)
 
 
-def _checked_key(key: Any) -> str:
-    if not isinstance(key, str) or not key:
-        raise TypeError(f"key= gave {key!r}, not a text")
-    return key
+def _with_key(request: Request, key: str | Exception) -> Request:
+    if isinstance(key, Exception):
+        raise key
+    return replace(request, key=key)
 
 
 def _key(item: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from langgraph_hpc_fanout.journal.columns import to_columns
@@ -18,6 +18,8 @@ class Shard:
         number: Place of the shard in the run, from 0.
         start: Index of its first item in the input.
         items: Its items.
+        key: Gives an item a key of its own. It is user code, so it is called here, where
+            LangGraph called the node, and not on the dispatch loop.
     """
 
     __slots__ = (
@@ -25,6 +27,7 @@ class Shard:
         "failed",
         "future",
         "items",
+        "keys",
         "next",
         "number",
         "ok",
@@ -33,10 +36,17 @@ class Shard:
         "start",
     )
 
-    def __init__(self, number: int, start: int, items: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        number: int,
+        start: int,
+        items: Sequence[Any],
+        key: Callable[[Any], str] | None = None,
+    ) -> None:
         self.number = number
         self.start = start
         self.items = items
+        self.keys = None if key is None else [_key_or_fault(key, item) for item in items]
         self.next = 0
         self.done = bytearray(len(items))
         self.ok = 0
@@ -90,3 +100,14 @@ class Shard:
         """Let the branch raise."""
         if not self.future.done():
             self.future.set_exception(error)
+
+
+def _key_or_fault(key: Callable[[Any], str], item: Any) -> str | Exception:
+    """The item's key, or why it has none, which will be its failure."""
+    try:
+        found = key(item)
+    except Exception as error:  # noqa: BLE001 - the item's fault, whatever it is
+        return error
+    if not isinstance(found, str) or not found:
+        return TypeError(f"key= gave {found!r}, not a text")
+    return found

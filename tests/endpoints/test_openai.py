@@ -226,7 +226,6 @@ async def test_discovery_follows_the_server(fake_fleet, endpoint_at):
     [
         ({"logical": "org/tiny"}, {"logical": "org/tiny"}),
         (["org/tiny"], {"org/tiny": "org/tiny"}),
-        (("org/tiny", "gone"), {"org/tiny": "org/tiny", "gone": "gone"}),
         ("org/tiny", {"org/tiny": "org/tiny"}),
     ],
 )
@@ -238,6 +237,13 @@ async def test_models_may_be_given(fake_fleet, endpoint_at, models, mapping):
     assert endpoint.models == mapping
     (reply,) = await ask(endpoint, question(model=next(iter(mapping))))
     assert reply.body["model"] == "org/tiny"
+
+
+async def test_of_given_models_only_those_that_are_there_count(fake_fleet, endpoint_at):
+    endpoint = endpoint_at(fake_fleet(models=("tiny", "other")).urls[0], models=["tiny", "gone"])
+    assert endpoint.models == {"tiny": "tiny", "gone": "gone"}
+    assert await endpoint.probe() == Health(ok=True)
+    assert endpoint.models == {"tiny": "tiny"}
 
 
 async def test_given_models_that_the_server_does_not_serve(fake_fleet, endpoint_at):

@@ -57,8 +57,11 @@ def test_what_the_user_sets_during_a_run_stays():
 @pytest.mark.parametrize("works", [True, False])
 def test_a_run_restores_them_however_it_ends(fake_fleet, pool_over, works):
     seen = []
-    fleet = fake_fleet(api_key=None if works else "key")
-    graph = build(pool_over(fleet.urls), key=lambda item: seen.append(gc.get_threshold()) or "k")
+    fleet = fake_fleet(
+        api_key=None if works else "key",
+        answer=lambda body: seen.append(gc.get_threshold()) or "yes",
+    )
+    graph = build(pool_over(fleet.urls))
     try:
         graph.invoke({"molecules": molecules(3)})
     except Exception:
