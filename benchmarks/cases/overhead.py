@@ -28,7 +28,7 @@ _LEAST_OF_NATIVE = 20.0
 
 def run(scale: Scale) -> Findings:
     """Let the three take turns at one fleet."""
-    items, few = scale.pick(10_000, 4_000), scale.pick(1_000, 500)
+    items, few = scale.pick(10_000, 4_000), 1_000
     with workload.fleet(_LATENCY) as fleet:
         found = contest(
             scale.repeats,
