@@ -34,10 +34,11 @@ from langgraph_hpc_fanout.runs.receipts import (
     new_run_id,
 )
 from langgraph_hpc_fanout.runs.registry import registry
-from langgraph_hpc_fanout.runs.run import INTERRUPTED, Run, Writer
+from langgraph_hpc_fanout.runs.run import INTERRUPTED, Run
 from langgraph_hpc_fanout.runs.shard import Shard
 from langgraph_hpc_fanout.tasks.prompt import Prompt
 from langgraph_hpc_fanout.tasks.template import field_of, has_field
+from langgraph_hpc_fanout.watch.reporter import Writer
 
 _MOST_BRANCHES = 64
 """LangGraph's work in a superstep grows with the square of its branches."""

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -25,10 +26,9 @@ from langgraph_hpc_fanout.runs.plan import Plan
 from langgraph_hpc_fanout.runs.shard import Shard
 from langgraph_hpc_fanout.tasks.prompt import item_key
 from langgraph_hpc_fanout.watch.progress import Progress
+from langgraph_hpc_fanout.watch.reporter import Reporter, Writer
 
 logger = logging.getLogger("langgraph_hpc_fanout")
-
-Writer = Callable[[Mapping[str, Any]], None]
 
 INLINE_BYTES = 16 * 1024 * 1024
 """Outcomes beyond this size do not travel in graph state."""
@@ -72,11 +72,10 @@ class Run:
         self._model: str | None = None
         self._scheduler: Scheduler | None = None
         self._job: Job | None = None
-        self._writers: dict[int, Writer] = {}
-        self._reporter: asyncio.Task[None] | None = None
+        self._progress = Progress(plan.name, run_id, time.monotonic)
+        self._reporter = Reporter(self._progress, self._in_flight)
+        self._ticker: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._progress: Progress | None = None
-        self._shown: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         return f"Run({self.plan.name!r}, {self.id}, {len(self.shards)} shards)"
@@ -89,6 +88,7 @@ class Run:
             if self.closed:
                 return False
             self.shards[shard.number] = shard
+            self._progress.total += len(shard.items)
             if not self._started:
                 self._queue.append(shard)
                 return True
@@ -106,11 +106,11 @@ class Run:
 
     def watch(self, shard: Shard, writer: Writer) -> None:
         """Send progress events through this writer while the shard's branch waits."""
-        self._writers[shard.number] = writer
+        self._reporter.join(shard.number, writer)
 
     def unwatch(self, shard: Shard) -> None:
         """The branch has ended; its writer must not be called any more."""
-        self._writers.pop(shard.number, None)
+        self._reporter.leave(shard.number)
 
     def cancel(self, why: str, level: int = logging.INFO) -> None:
         """Send nothing more, drop what is in flight, and end all branches."""
@@ -155,9 +155,8 @@ class Run:
     async def _main(self) -> None:
         try:
             loop = asyncio.get_running_loop()
-            self._progress = Progress(self.plan.name, self.id, loop.time)
-            self._progress.total = sum(len(shard.items) for shard in self._queue)
-            self._reporter = loop.create_task(self._report())
+            self._progress.begin()
+            self._ticker = loop.create_task(self._tick())
             if self.plan.deadline is not None:
                 self._deadline = loop.call_later(self.plan.deadline, self._expire)
             for shard in [each for each in self._queue if each.complete]:
@@ -187,8 +186,6 @@ class Run:
         if self.error is not None:
             shard.fail(self.error)
             return
-        if self._progress is not None:
-            self._progress.total += len(shard.items)
         if shard.complete:
             self._finish(shard)
         elif self._expired:
@@ -292,8 +289,7 @@ class Run:
         if shard.done[offset]:
             return
         shard.take_note(offset, outcome, keep=self._journal is None)
-        if self._progress is not None:
-            self._progress.count(outcome)
+        self._progress.count(outcome)
         if shard.complete:
             self._finish(shard)
 
@@ -316,10 +312,9 @@ class Run:
 
     def _finish(self, shard: Shard) -> None:
         """Report a complete shard, once its outcomes are on disk where there is a journal."""
-        if self._progress is not None:
-            shard.seconds = self._progress.seconds
+        shard.seconds = self._progress.seconds
         if self._is_complete():
-            self._show(final=True)
+            self._reporter.show(final=True)
         if self._journal is not None:
             self._unflushed.append(shard)
             self._flush_soon()
@@ -386,9 +381,9 @@ class Run:
         if journal is not None:
             why = f"{why} What was answered is kept in {journal}; run again to go on."
         self.error = FanOutError(why, outcomes=self._outcomes(journal), journal=journal)
-        done, total = (0, 0) if self._progress is None else self._progress.state
+        done, total = self._progress.done, self._progress.total
         logger.log(level, "%s ended with %d of %d items done: %s", self.plan.name, done, total, why)
-        self._show(final=True)
+        self._reporter.show(final=True)
         self._close()
         if flush and self._journal is not None:
             self._in_background(self._flush_and_raise())
@@ -438,8 +433,8 @@ class Run:
         self._leave()
         if self._deadline is not None:
             self._deadline.cancel()
-        if self._reporter is not None:
-            self._reporter.cancel()
+        if self._ticker is not None:
+            self._ticker.cancel()
         self.when_closed(self)
 
     def _outcomes(self, journal: str | None) -> Iterable[Outcome]:
@@ -457,12 +452,15 @@ class Run:
             self._fail(f"A fault in the fan-out {self.plan.name}: {error!r}")
             return None
 
-    # -- progress -------------------------------------------------------------------------
+    # -- from time to time -------------------------------------------------------------------------
 
-    async def _report(self) -> None:
+    def _in_flight(self) -> int:
+        return 0 if self._job is None else len(self._job.in_flight)
+
+    async def _tick(self) -> None:
         flushed = 0.0
         while True:
-            self._show()
+            self._reporter.show()
             await asyncio.sleep(_EVENT_SECONDS)
             if self.heed_ctrl_c and self._interrupt.interrupted():
                 self._end_early(INTERRUPTED, logging.WARNING)
@@ -470,24 +468,6 @@ class Run:
             if self._journal is not None and flushed >= _FLUSH_SECONDS:
                 flushed = 0.0
                 self._flush_soon()
-
-    def _show(self, *, final: bool = False) -> None:
-        progress = self._progress
-        if progress is None:
-            return
-        in_flight = 0 if self._job is None else len(self._job.in_flight)
-        progress.log_line(in_flight, final=final)
-        state = (progress.done, in_flight)
-        if state == self._shown and not final:
-            return
-        writer = next(iter(self._writers.copy().values()), None)
-        if writer is None:
-            return
-        self._shown = state
-        try:
-            writer(progress.event(in_flight))
-        except Exception:
-            logger.debug("A progress event was not delivered", exc_info=True)
 
 
 _endings: set[asyncio.Task[None]] = set()

@@ -36,18 +36,17 @@ class Progress:
         self._node = node
         self._run = run
         self._clock = clock
-        self._started = clock()
+        self.begin()
+
+    def begin(self) -> None:
+        """The run begins now."""
+        self._started = self._clock()
         self._next_line = self._started + _LOG_SECONDS
 
     @property
     def done(self) -> int:
         """Items that have an outcome."""
         return self.ok + self.failures.total()
-
-    @property
-    def state(self) -> tuple[int, int]:
-        """Items that have an outcome, and all."""
-        return self.done, self.total
 
     @property
     def seconds(self) -> float:
