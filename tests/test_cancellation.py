@@ -277,5 +277,8 @@ LIFE = {
 def test_life_of_a_process(fake_fleet, name):
     fleet = fake_fleet(latency=0.1, capacity=1000)
     program = script(LIFE[name], fleet)
-    out, err = program.communicate(timeout=60)
+    try:
+        out, err = program.communicate(timeout=60)
+    finally:
+        program.kill()
     assert (program.returncode, out.strip(), err) == (0, "ok", "")
