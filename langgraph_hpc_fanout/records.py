@@ -91,6 +91,16 @@ class Failure:
     retryable: bool = False
     endpoint: str | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The failure as plain data."""
+        return {
+            "kind": self.kind,
+            "message": self.message,
+            "status": self.status,
+            "retryable": self.retryable,
+            "endpoint": self.endpoint,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -152,15 +162,7 @@ class Outcome:
             "index": self.index,
             "ok": self.ok,
             "value": self.value,
-            "error": None
-            if error is None
-            else {
-                "kind": error.kind,
-                "message": error.message,
-                "status": error.status,
-                "retryable": error.retryable,
-                "endpoint": error.endpoint,
-            },
+            "error": error and error.to_dict(),
             "usage": None
             if usage is None
             else {

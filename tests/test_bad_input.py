@@ -286,7 +286,9 @@ def test_branches_that_an_error_handler_swallowed(fake_fleet, pool_over):
     builder.add_node("gather", reduce, input_schema=reduce.receipts_schema)
     builder.add_conditional_edges(START, node.router(), ["screen"])
     builder.add_edge("screen", "gather")
-    with pytest.raises(FanOutError, match=r"gather|found nothing|of 3 branches"):
+    with pytest.raises(
+        FanOutError, match=r"(found nothing to reduce|the others ended without a receipt)"
+    ):
         builder.compile().invoke({"molecules": molecules(3)})
 
 

@@ -134,3 +134,14 @@ def test_the_version_is_the_distributions():
     from importlib.metadata import version
 
     assert langgraph_hpc_fanout.__version__ == version("langgraph-hpc-fanout")
+
+
+def test_the_testing_kits_names_resolve():
+    from langgraph_hpc_fanout import testing
+    from langgraph_hpc_fanout.testing.fleet import FakeFleet
+    from langgraph_hpc_fanout.testing.local_llm import LocalLLM
+
+    assert testing.FakeFleet is FakeFleet
+    assert testing.LocalLLM is LocalLLM
+    with pytest.raises(AttributeError, match="no attribute 'Fleet'"):
+        testing.Fleet  # noqa: B018

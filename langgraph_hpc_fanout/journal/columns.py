@@ -33,17 +33,7 @@ def to_columns(outcomes: Sequence[Outcome]) -> Columns:
         usage and [usage.prompt_tokens, usage.completion_tokens, usage.estimated]
         for usage in usages
     ]
-    columns["error"] = [
-        error
-        and {
-            "kind": error.kind,
-            "message": error.message,
-            "status": error.status,
-            "retryable": error.retryable,
-            "endpoint": error.endpoint,
-        }
-        for error in (each.error for each in outcomes)
-    ]
+    columns["error"] = [each.error and each.error.to_dict() for each in outcomes]
     columns["meta"] = [dict(each.meta) or None for each in outcomes]
     return {
         name: values

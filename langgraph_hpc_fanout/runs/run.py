@@ -180,6 +180,7 @@ class Run:
             self._fail(f"The fan-out {self.plan.name} could not start: {error!r}")
 
     def _is_over(self) -> bool:
+        # A call, because type checkers take an attribute to stay as it was before an await.
         return self.closed
 
     def _enqueue(self, shard: Shard) -> None:

@@ -1,1 +1,23 @@
-"""For users, too: fake and small real servers, virtual time, the endpoint conformance suite."""
+"""For users, too: fake and small real servers, virtual time, the endpoint conformance suite.
+
+`FakeFleet` and `LocalLLM` resolve when they are first used: they need packages of their extras.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langgraph_hpc_fanout.testing.fleet import FakeFleet
+    from langgraph_hpc_fanout.testing.local_llm import LocalLLM
+
+_HOMES = {"FakeFleet": "fleet", "LocalLLM": "local_llm"}
+
+__all__ = ["FakeFleet", "LocalLLM"]
+
+
+def __getattr__(name: str) -> Any:
+    if (home := _HOMES.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
