@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 
 import pytest
 from graphs import PROMPT, State, build, molecules, right_answers
@@ -296,14 +295,12 @@ def test_branches_that_an_error_handler_swallowed(fake_fleet, pool_over):
 
 
 def test_no_server_at_the_url(pool_over):
-    began = time.monotonic()
     with pytest.raises(FanOutError) as caught:
         build(pool_over("http://127.0.0.1:9/v1")).invoke({"molecules": molecules(3)})
     assert "No endpoint can be used" in str(caught.value)
     assert "127.0.0.1:9: nobody answers at http://127.0.0.1:9/v1 (Connection refused)" in str(
         caught.value
     )
-    assert time.monotonic() - began < 30
 
 
 def test_a_pool_can_be_used_again_when_its_server_has_come_up(fake_fleet, pool_over):

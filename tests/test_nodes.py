@@ -388,7 +388,6 @@ def test_progress_is_at_most_four_events_a_second_over_all_branches(fake_fleet, 
     pool = pool_over(OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=10)))
     events = list(build(pool).stream({"molecules": molecules(150)}, stream_mode="custom"))
     seconds = [event["seconds"] for event in events]
-    assert seconds[0] < 1
     assert len(events) >= 3
     gaps = [later - earlier for earlier, later in itertools.pairwise(seconds[:-1])]
     assert min(gaps) > 0.2
