@@ -17,13 +17,15 @@ from langgraph.types import Send
 from typing_extensions import TypedDict
 
 from langgraph_hpc_fanout import reducers
-from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
+from langgraph_hpc_fanout.dispatch.loop import is_loop_thread
 from langgraph_hpc_fanout.dispatch.pool import Pool
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.journal.journal import Journal
 from langgraph_hpc_fanout.journal.results import Results
 from langgraph_hpc_fanout.records import FanOutError
 from langgraph_hpc_fanout.reducers import Reducer
+from langgraph_hpc_fanout.runs.calling import TASK_CONCURRENCY
+from langgraph_hpc_fanout.runs.interrupt import INTERRUPTED
 from langgraph_hpc_fanout.runs.plan import Plan
 from langgraph_hpc_fanout.runs.receipts import (
     Receipt,
@@ -34,9 +36,11 @@ from langgraph_hpc_fanout.runs.receipts import (
     new_run_id,
 )
 from langgraph_hpc_fanout.runs.registry import registry
-from langgraph_hpc_fanout.runs.run import INTERRUPTED, Run
+from langgraph_hpc_fanout.runs.run import Run
 from langgraph_hpc_fanout.runs.shard import Shard
+from langgraph_hpc_fanout.runs.trace import Trace
 from langgraph_hpc_fanout.tasks.prompt import Prompt
+from langgraph_hpc_fanout.tasks.runnable import RunnableTask
 from langgraph_hpc_fanout.tasks.template import field_of, has_field
 from langgraph_hpc_fanout.watch.reporter import Writer
 
@@ -54,22 +58,32 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
 
     Args:
         items: The state key that holds the list, or a function of the state that returns one.
-        task: What to ask for each item.
-        pool: Where to ask.
+        task: What to do for each item: a `Prompt`, which is asked through the pool's lanes; a
+            Runnable (a chain, an agent, a compiled graph); or a function of the item, sync or
+            async. The last two run where LangGraph runs the node and ask through
+            `pool.chat_model()`.
+        pool: Where to ask; only a `Prompt` needs one.
         name: Name in the graph, in progress events and in logs; unique within a graph.
         shared: State keys whose values fill template fields that items do not have.
         key: The item's own key: one of its fields, or a function of the item. By default a
-            hash of what is asked.
+            hash of what is asked; for a Runnable or function, of the item, the task's name and
+            `version`.
+        version: Which version of a Runnable or function it is: answers that a journal has of
+            another version do not count.
         shard_size: Items a branch, or "auto" for at most 64 branches.
+        task_concurrency: Most calls of a Runnable or function at once; by default 64.
         journal: Where outcomes are kept. Without one they travel in graph state up to 16 MB,
             then in a temporary journal.
-        retry: How hard to try.
+        retry: How hard to try to get a prompt answered. A Runnable has `with_retry`.
         item_deadline: Seconds from an item's first attempt to its last.
         deadline: Seconds for the run; what is unanswered then fails with kind `timeout`.
+        trace: How many items of a prompt are shown to callbacks as LLM runs, from the first on:
+            to LangSmith, and in `stream_mode="messages"`. Each costs about what a call of
+            a chat model costs; the others are seen as part of their branch only.
 
     Raises:
         TypeError: If the task, the pool or the journal is none.
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, or a setting has no meaning for the task.
 
     Example:
         ```python
@@ -81,20 +95,23 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
     def __init__(
         self,
         items: str | Callable[[Any], Iterable[Any]],
-        task: Prompt,
+        task: Prompt | Runnable[Any, Any] | Callable[..., Any],
         *,
-        pool: Pool,
+        pool: Pool | None = None,
         name: str = "fan_out",
         shared: str | Sequence[str] = (),
         key: str | Callable[[Any], str] | None = None,
+        version: str | None = None,
         shard_size: int | Literal["auto"] = "auto",
+        task_concurrency: int | None = None,
         journal: Journal | None = None,
         retry: Retry = Retry(),
         item_deadline: float | None = None,
         deadline: float | None = None,
+        trace: int = 0,
     ) -> None:
-        _check("task", task, Prompt, "a Prompt")
-        _check("pool", pool, Pool, "a Pool")
+        if pool is not None or isinstance(task, Prompt):
+            _check("pool", pool, Pool, "a Pool")
         if journal is not None:
             _check("journal", journal, Journal, "a Journal")
         _check_number("item_deadline", item_deadline)
@@ -110,14 +127,17 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self._key_field = key if isinstance(key, str) else None
         self._plan = Plan(
             name=name,
-            task=task,
+            task=task if isinstance(task, Prompt) else RunnableTask(task, version),
             pool=pool,
             key=_key_function(key),
             journal=journal,
             retry=retry,
             item_deadline=item_deadline,
             deadline=deadline,
+            task_concurrency=task_concurrency,
+            trace=trace,
         )
+        _check_meaning(self._plan, version)
 
     @property
     def journal(self) -> Journal | None:
@@ -126,16 +146,19 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
 
     def metadata(self) -> dict[str, Any]:
         """What the node does, for graph drawings and Studio; holds no secrets."""
-        endpoints = self._plan.pool.endpoints
-        models = sorted({model for each in endpoints for model in each.models})
-        limits = dict.fromkeys(endpoint.limits.describe() for endpoint in endpoints)
-        return {
-            "kind": "fan-out",
-            "task": self._plan.task.describe(),
-            "model": self._plan.task.model or _listed(models) or "the pool's only model",
-            "endpoints": _listed([endpoint.name for endpoint in endpoints]),
-            "limits": _listed(list(limits)) + (" each" if len(endpoints) > 1 else ""),
-        }
+        task = self._plan.task
+        shown: dict[str, Any] = {"kind": "fan-out", "task": task.describe()}
+        endpoints = () if self._plan.pool is None else self._plan.pool.endpoints
+        if isinstance(task, Prompt):
+            models = sorted({model for each in endpoints for model in each.models})
+            shown["model"] = task.model or _listed(models) or "the pool's only model"
+        else:
+            shown["task_concurrency"] = self._plan.task_concurrency or TASK_CONCURRENCY
+        if endpoints:
+            limits = dict.fromkeys(endpoint.limits.describe() for endpoint in endpoints)
+            shown["endpoints"] = _listed([endpoint.name for endpoint in endpoints])
+            shown["limits"] = _listed(list(limits)) + (" each" if len(endpoints) > 1 else "")
+        return shown
 
     # -- the router -----------------------------------------------------------------------
 
@@ -154,7 +177,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self.nodes.add(target)
 
         def route(state):  # type: ignore[no-untyped-def]
-            self._refuse_dispatch_thread()
+            self._refuse_loop_threads()
             return self._route(state, target)
 
         async def aroute(state):  # type: ignore[no-untyped-def]
@@ -172,7 +195,8 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         """One Send a shard; the whole run is registered for the first branch to hand over."""
         items = self._items_of(state)
         shared = {name: _state_value(state, name, self.name) for name in self.shared}
-        if items and (absent := self._plan.task.missing_fields(items, shared)):
+        task = self._plan.task
+        if items and isinstance(task, Prompt) and (absent := task.missing_fields(items, shared)):
             braces = " Write braces that are meant literally twice, as in {{ and }}."
             raise FanOutError(
                 f"{self.name}: the prompt wants {', '.join(map(repr, absent))}, which neither the "
@@ -184,11 +208,12 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
                 f"{self.name}: key={self._key_field!r} names no field of the "
                 f"items{_fields_of(items[0])}; nothing was sent."
             )
-        run = Run(new_run_id(), self._plan, shared)
+        plan = self._plan.adapted(get_runtime().context)
+        run = Run(new_run_id(), plan, shared)
         size = self._size_for(len(items))
         starts = range(0, max(1, len(items)), size)
         for number, start in enumerate(starts):
-            run.add(Shard(number, start, items[start : start + size], self._plan.key))
+            run.add(plan.shard(number, start, items[start : start + size]))
         registry.register(run)
         return [
             Send(
@@ -206,11 +231,12 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             for shard in run.shards.values()
         ]
 
-    def _refuse_dispatch_thread(self) -> None:
-        if dispatch_loop().is_current_thread:
+    def _refuse_loop_threads(self) -> None:
+        if is_loop_thread():
             raise RuntimeError(
-                f"{self.name} was invoked synchronously on the dispatch thread, where it would "
-                "wait for itself for ever; use ainvoke there."
+                f"{self.name} was invoked synchronously on an event loop of the fan-out's own "
+                "(in an async endpoint or an async task), where it would wait for itself for "
+                "ever; use ainvoke there."
             )
 
     def _items_of(self, state: Any) -> Sequence[Any]:
@@ -235,11 +261,12 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Wait for a shard, from sync code."""
-        self._refuse_dispatch_thread()
-        run, shard = self._claim(input)
+        self._refuse_loop_threads()
+        run, shard, trace = self._claim(input, config)
         run.heed_ctrl_c = True
-        run.start()
+        run.start(None)
         try:
+            trace.follow()
             return self._report(input, shard.future.result(), config)
         except KeyboardInterrupt:
             run.cancel(INTERRUPTED, logging.WARNING)
@@ -252,9 +279,10 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Wait for a shard, from async code."""
-        run, shard = self._claim(input)
-        run.start()
+        run, shard, trace = self._claim(input, config)
+        run.start(asyncio.get_running_loop())
         try:
+            await trace.afollow()
             receipt = await asyncio.wrap_future(shard.future)
         except asyncio.CancelledError:
             run.cancel(f"{self.name} was cancelled.")
@@ -264,23 +292,26 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             registry.release(run)
         return self._report(input, receipt, config)
 
-    def _claim(self, branch: Any) -> tuple[Run, Shard]:
+    def _claim(self, branch: Any, config: RunnableConfig | None) -> tuple[Run, Shard, Trace]:
         if not isinstance(branch, Mapping) or branch.get("fan_out") != self.name:
             raise FanOutError(
                 f"{self.name} was reached by a plain edge; lead to it with "
                 "add_fan_out(...) or add_conditional_edges(source, fan_out.router(), [name])."
             )
         writer = _writer_of_this_branch()
+        runtime = get_runtime()
         number = branch["shard"]
+        plan = self._plan.adapted(runtime.context)
         run, shard = registry.claim(
             branch["run"],
             number,
-            get_runtime().control,
-            begin=lambda: Run(branch["run"], self._plan, branch["shared"]),
-            shard=lambda: Shard(number, branch["start"], branch["items"], self._plan.key),
+            runtime.control,
+            begin=lambda: Run(branch["run"], plan, branch["shared"]),
+            shard=lambda: plan.shard(number, branch["start"], branch["items"]),
         )
+        shard.config = config
         run.watch(shard, writer)
-        return run, shard
+        return run, shard, Trace(run, shard)
 
     def _report(
         self, branch: Mapping[str, Any], receipt: Receipt, config: RunnableConfig | None
@@ -471,6 +502,40 @@ def _listed(names: Sequence[str]) -> str:
 def _check(what: str, value: Any, kind: type, words: str, of: str = "FanOutNode") -> None:
     if not isinstance(value, kind):
         raise TypeError(f"{of}({what}=...) takes {words}, not {type(value).__name__}.")
+
+
+def _check_meaning(plan: Plan, version: str | None) -> None:
+    """Refuse settings that the task would ignore."""
+    if plan.trace < 0:
+        raise ValueError(f"FanOutNode(trace={plan.trace!r}) must not be negative.")
+    if plan.task_concurrency is not None and plan.task_concurrency < 1:
+        raise ValueError(
+            f"FanOutNode(task_concurrency={plan.task_concurrency!r}) must be at least 1."
+        )
+    if isinstance(plan.task, Prompt):
+        if plan.task_concurrency is not None:
+            raise ValueError(
+                "FanOutNode(task_concurrency=...) is for Runnables and functions; what a Prompt "
+                "asks at once is set by Limits(concurrency=...) of the pool's endpoints."
+            )
+        if version is not None:
+            raise ValueError(
+                "FanOutNode(version=...) is for Runnables and functions; a Prompt's answers are "
+                "known by what was asked."
+            )
+        return
+    if plan.retry != Retry():
+        raise ValueError(
+            "FanOutNode(retry=...) is for a Prompt; give a Runnable its own with_retry(), and "
+            "pool.chat_model() a retry=."
+        )
+    if plan.trace:
+        raise ValueError("FanOutNode(trace=...) is for a Prompt; a Runnable is traced anyway.")
+    if plan.journal is not None and plan.key is None and version is None and not plan.task.is_named:
+        raise ValueError(
+            f"The task {plan.task.name} has no name of its own by which a journal could know its "
+            'answers; give FanOutNode a version="1", and another one when the task changes.'
+        )
 
 
 def _check_number(what: str, seconds: float | None) -> None:

@@ -131,14 +131,15 @@ class Outcome:
         ok: Whether `value` is an answer.
         value: The answer (plain JSON data), or None.
         error: Why there is none, or None.
-        usage: Tokens of the last attempt that was answered.
+        usage: Tokens of the answered attempts: of one, or of all where it was asked again.
         model: Model id that answered.
         endpoint: Name of the endpoint that had the last word.
         attempts: How often the item was sent; 0 for an answer from the journal.
         latency: Seconds that the last attempt took.
         finish_reason: The server's own word for why it stopped.
+        sample: Number of the sample, from 0, where an item is asked several times.
         meta: Anything else worth keeping, such as `raw` (the text of an answer that was
-            not accepted) and `cached`.
+            not accepted), `reasks` (how often it was asked again) and `cached`.
     """
 
     key: str
@@ -152,6 +153,7 @@ class Outcome:
     attempts: int = 0
     latency: float = 0.0
     finish_reason: str | None = None
+    sample: int = 0
     meta: Mapping[str, Any] = field(default_factory=_nothing)
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,6 +177,7 @@ class Outcome:
             "attempts": self.attempts,
             "latency": self.latency,
             "finish_reason": self.finish_reason,
+            "sample": self.sample,
             "meta": dict(self.meta),
         }
 
@@ -207,3 +210,18 @@ class FanOutError(Exception):
         super().__init__(message)
         self.outcomes = outcomes
         self.journal = journal
+
+
+class ChatError(Exception):
+    """A call of `pool.chat_model` that has no answer, after all tries.
+
+    Attributes:
+        failure: Why.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+    def __reduce__(self) -> tuple[type[ChatError], tuple[Failure]]:
+        return ChatError, (self.failure,)

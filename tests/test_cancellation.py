@@ -16,6 +16,7 @@ import pytest
 from graphs import build, molecules, right_answers
 
 from langgraph_hpc_fanout import FanOutError, Limits, OpenAIEndpoint
+from langgraph_hpc_fanout.runs.interrupt import INTERRUPTED
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_ctrl_c_in_sync_code(fake_fleet, size, how):
     finally:
         program.kill()
     assert out.splitlines() == ["ready", "interrupted"], err
-    assert f"screen ended with 0 of {size} items done: Interrupted (Ctrl-C)." in err
+    assert f"screen ended with 0 of {size} items done: {INTERRUPTED}" in err
     record = nothing_more_is_sent(fleet)
     assert record.arrived == record.closed_early == min(int(size), 8)
 

@@ -17,7 +17,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import interrupt
 
 from langgraph_hpc_fanout import FanOutError, Journal, Limits, OpenAIEndpoint, Prompt, Results
-from langgraph_hpc_fanout.runs import run as run_module
+from langgraph_hpc_fanout.runs import keeper
 from langgraph_hpc_fanout.runs.registry import registry
 from langgraph_hpc_fanout.testing.fleet import Fault
 
@@ -120,10 +120,10 @@ def test_receipts_of_both_kinds(fake_fleet, pool_over, tmp_path, monkeypatch, fi
     fleet = fake_fleet(faults=(Fault("http_401", contains="C40 ", times=1),))
     graph = build(narrow(fleet, pool_over), checkpointer=InMemorySaver())
     bounds = {"inline": (10**9, 1), "journal": (1, 10**9)}[first]
-    monkeypatch.setattr(run_module, "INLINE_BYTES", bounds[0])
+    monkeypatch.setattr(keeper, "INLINE_BYTES", bounds[0])
     with pytest.raises(FanOutError):
         graph.invoke({"molecules": molecules(64)}, CONFIG)
-    monkeypatch.setattr(run_module, "INLINE_BYTES", bounds[1])
+    monkeypatch.setattr(keeper, "INLINE_BYTES", bounds[1])
     state = graph.invoke(None, CONFIG)
     assert right_answers(state["predictions"], molecules(64))
     assert state["report"]["total"] == 64

@@ -22,7 +22,7 @@ from langgraph_hpc_fanout import (
     add_fan_out,
     reducers,
 )
-from langgraph_hpc_fanout.runs import run as run_module
+from langgraph_hpc_fanout.runs import keeper
 from langgraph_hpc_fanout.testing.fleet import Fault
 
 CONFIG = {"configurable": {"thread_id": "1"}}
@@ -165,7 +165,7 @@ def test_two_runs_at_once_on_one_journal(fake_fleet, pool_over, tmp_path):
 def test_an_outgrown_state_goes_to_a_temporary_journal(
     fake_fleet, pool_over, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(run_module, "INLINE_BYTES", 20_000)
+    monkeypatch.setattr(keeper, "INLINE_BYTES", 20_000)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     fleet = fake_fleet(latency=0.001)

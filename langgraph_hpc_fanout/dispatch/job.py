@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -62,6 +63,14 @@ class Ticket:
         self.charged = 0.0
         self.bundle: Bundle | None = None
 
+    def follow_up(self, tag: Any, request: Request) -> Ticket:
+        """The same question in other words: it keeps its deadline and its count of attempts."""
+        ticket = Ticket(tag, request)
+        ticket.attempts = self.attempts
+        ticket.first_sent = self.first_sent
+        ticket.deadline = self.deadline
+        return ticket
+
 
 class Client(Protocol):
     """Whoever owns a job: makes requests when they are wanted, takes what comes of them."""
@@ -91,15 +100,22 @@ class Job:
         model: Logical model that all tickets ask for.
         retry: How hard to try.
         item_deadline: Seconds from an item's first attempt to its last.
+        concurrency: Most tickets in flight, over all lanes.
     """
 
     def __init__(
-        self, client: Client, model: str, retry: Retry, item_deadline: float | None = None
+        self,
+        client: Client,
+        model: str,
+        retry: Retry,
+        item_deadline: float | None = None,
+        concurrency: int | None = None,
     ) -> None:
         self.client = client
         self.model = model
         self.retry = retry
         self.item_deadline = item_deadline
+        self.concurrency = math.inf if concurrency is None else concurrency
         self.in_flight: set[Ticket] = set()
         self.open = True
         self._ready: deque[Ticket] = deque()
@@ -118,16 +134,28 @@ class Job:
         """The client has more to feed."""
         self._dry = False
 
+    def push(self, ticket: Ticket) -> None:
+        """Take back a ticket from the client, before any new one."""
+        if self.open:
+            self._ready.appendleft(ticket)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has as much in flight as it may."""
+        return len(self.in_flight) >= self.concurrency
+
     def may_have_work(self) -> bool:
         """Whether asking for a ticket is worth while."""
-        return bool(self._ready or self._again) or not self._dry
+        return not self.is_full and (bool(self._ready or self._again) or not self._dry)
 
     def peek(self, lane: Lane) -> Ticket | None:
         """The ticket that this lane would take now."""
-        return self._next_again(lane) or self._next_ready()
+        return None if self.is_full else self._next_again(lane) or self._next_ready()
 
     def take(self, lane: Lane) -> Ticket | None:
         """The next ticket that this lane may send."""
+        if self.is_full:
+            return None
         if (ticket := self._next_again(lane)) is not None:
             del self._again[ticket]
         elif (ticket := self._next_ready()) is not None:

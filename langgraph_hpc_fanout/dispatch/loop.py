@@ -1,8 +1,9 @@
-"""The dispatch loop: one background thread with one event loop, for all pools of a process.
+"""Background threads with an event loop each: one for all pools of a process, one for tasks.
 
 Nodes are called from many threads (sync `invoke`) and from foreign loops (`ainvoke`,
-notebooks, servers). Connections, limiters and timers belong to a loop, so they all live on
-this one, and callers only wait for its results.
+notebooks, servers). Connections, limiters and timers belong to a loop, so they all live on the
+dispatch loop, and callers only wait for its results. A user's coroutine functions never run
+there; in sync code, where LangGraph has no loop, they run on the task loop.
 """
 
 from __future__ import annotations
@@ -22,13 +23,17 @@ T = TypeVar("T")
 _CLOSING_SECONDS = 2.0
 
 
-class DispatchLoop:
-    """A daemon thread that runs an event loop until the interpreter exits."""
+class LoopThread:
+    """A daemon thread that runs an event loop until the interpreter exits.
 
-    def __init__(self) -> None:
+    Args:
+        name: The thread's name.
+    """
+
+    def __init__(self, name: str) -> None:
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._at_exit: list[Callable[[], Awaitable[None]]] = []
-        self._thread = threading.Thread(target=self._run, name="hpc-fanout-dispatch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     @property
@@ -82,37 +87,50 @@ class DispatchLoop:
         self.loop.close()
 
 
+_DISPATCH = "hpc-fanout-dispatch"
+_TASKS = "hpc-fanout-tasks"
+
 _lock = threading.Lock()
-_current: DispatchLoop | None = None
+_threads: dict[str, LoopThread] = {}
+_inherited: list[LoopThread] = []
 
 
-def dispatch_loop() -> DispatchLoop:
+def dispatch_loop() -> LoopThread:
     """The process's dispatch loop, started when first wanted."""
-    global _current
+    return _thread(_DISPATCH)
+
+
+def task_loop() -> LoopThread:
+    """The loop for users' coroutine functions in sync code, started when first wanted."""
+    return _thread(_TASKS)
+
+
+def is_loop_thread() -> bool:
+    """Whether the caller would hold up one of the two loops by waiting."""
+    return any(thread.is_current_thread for thread in list(_threads.values()))
+
+
+def _thread(name: str) -> LoopThread:
     with _lock:
-        if _current is None:
-            _current = DispatchLoop()
-            atexit.register(_stop, _current)
-        return _current
+        if (thread := _threads.get(name)) is None:
+            thread = _threads[name] = LoopThread(name)
+            atexit.register(_stop, thread)
+        return thread
 
 
-def _stop(loop: DispatchLoop) -> None:
+def _stop(thread: LoopThread) -> None:
     # A forked child inherits its parent's exit handlers, but not the thread.
-    if loop is _current:
-        loop.stop()
-
-
-_inherited: list[DispatchLoop] = []
+    if thread in _threads.values():
+        thread.stop()
 
 
 def _after_fork() -> None:
-    """Start afresh in a forked child: the thread is gone, the lock may be held by it."""
-    global _current, _lock
+    """Start afresh in a forked child: the threads are gone, the lock may be held by one."""
+    global _lock
     _lock = threading.Lock()
-    if _current is not None:
-        # Kept for ever: collecting it would close sockets that the parent uses.
-        _inherited.append(_current)
-    _current = None
+    # Kept for ever: collecting them would close sockets that the parent uses.
+    _inherited.extend(_threads.values())
+    _threads.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -42,14 +42,17 @@ def to_columns(outcomes: Sequence[Outcome]) -> Columns:
     }
 
 
-def from_columns(columns: Mapping[str, list[Any]], start: int) -> Iterator[Outcome]:
-    """The outcomes that `to_columns` wrote, of items from index `start`."""
+def from_columns(
+    columns: Mapping[str, list[Any]], start: int, samples: int = 1
+) -> Iterator[Outcome]:
+    """The outcomes that `to_columns` wrote, from place `start`, with so many samples an item."""
     rows = zip(
         columns["key"],
         *(columns.get(name) or repeat(None) for name in ("ok", *_PLAIN, "usage", "error", "meta")),
         strict=False,
     )
-    for index, row in enumerate(rows, start):
+    for place, row in enumerate(rows, start):
+        index, sample = divmod(place, samples)
         key, ok, value, model, endpoint, attempts, latency, reason, usage, error, meta = row
         yield Outcome(
             key,
@@ -63,5 +66,6 @@ def from_columns(columns: Mapping[str, list[Any]], start: int) -> Iterator[Outco
             attempts=attempts,
             latency=latency,
             finish_reason=reason,
+            sample=sample,
             meta=meta or NOTHING,
         )

@@ -1,7 +1,8 @@
 """The file of a journal: one JSON line an outcome, appended; an index built when opened.
 
-A line is `{"run": id, "scope": text, "outcome": {...}}`, or, for an answer that an earlier run
-paid for, `{"run": id, "index": n, "at": offset}`, where `at` is the place of that line.
+A line is `{"run": id, "scope": text, "place": n, "outcome": {...}}`, or, for an answer that an
+earlier run paid for, `{"run": id, "place": n, "at": offset}`, where `at` is where that line begins.
+Places number the outcomes of a run: all samples of the first item, then of the second, and so on.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ class Log:
 
     # -- writing ------------------------------------------------------------------------
 
-    def append(self, run: str, scope: str, outcome: Outcome) -> None:
+    def append(self, run: str, scope: str, place: int, outcome: Outcome) -> None:
         """Remember an outcome; `flush` writes it."""
-        self._remember({"run": run, "scope": scope, "outcome": outcome})
+        self._remember({"run": run, "scope": scope, "place": place, "outcome": outcome})
 
-    def reuse(self, run: str, index: int, at: int) -> None:
-        """Remember that an item of a run has the answer found at a place."""
-        self._remember({"run": run, "index": index, "at": at})
+    def reuse(self, run: str, place: int, at: int) -> None:
+        """Remember that a place of a run has the answer that stands at an offset."""
+        self._remember({"run": run, "place": place, "at": at})
 
     def _remember(self, entry: dict[str, Any]) -> None:
         # One buffer, not a list of lines: orjson's results hold on to 4 kB each.
@@ -125,20 +126,22 @@ class Log:
         at = self._answers.get(_answer_key(scope, key))
         return None if at is None else (at, Outcome.from_dict(self._read(at)["outcome"]))
 
-    def outcomes(self, run: str, start: int = 0, stop: int | None = None) -> Iterator[Outcome]:
-        """The outcomes of a run in input order; items without one are passed over."""
-        places = self._runs.get(run, array("q"))
-        for index in range(start, len(places) if stop is None else min(stop, len(places))):
-            if places[index] >= 0:
-                entry = self._read(places[index])
+    def outcomes(
+        self, run: str, start: int = 0, stop: int | None = None, samples: int = 1
+    ) -> Iterator[Outcome]:
+        """The outcomes of a run in input order; places without one are passed over."""
+        offsets = self._runs.get(run, array("q"))
+        for place in range(start, len(offsets) if stop is None else min(stop, len(offsets))):
+            if offsets[place] >= 0:
+                entry = self._read(offsets[place])
                 outcome = Outcome.from_dict(entry["outcome"])
-                paid_here = entry["run"] == run and outcome.index == index
-                yield outcome if paid_here else _reused(outcome, index)
+                paid_here = entry["run"] == run and entry["place"] == place
+                yield outcome if paid_here else _reused(outcome, *divmod(place, samples))
 
     def count(self, run: str, start: int, stop: int) -> int:
-        """How many items of a run, from `start` up to `stop`, have an outcome."""
-        places = self._runs.get(run, array("q"))
-        return sum(place >= 0 for place in places[start:stop])
+        """How many places of a run, from `start` up to `stop`, have an outcome."""
+        offsets = self._runs.get(run, array("q"))
+        return sum(offset >= 0 for offset in offsets[start:stop])
 
     def _read(self, at: int) -> dict[str, Any]:
         line = b""
@@ -162,28 +165,29 @@ class Log:
         try:
             entry = orjson.loads(line)
             if (outcome := entry.get("outcome")) is None:
-                self._place(entry["run"], entry["index"], entry["at"])
+                self._put(entry["run"], entry["place"], entry["at"])
                 return
             if outcome["ok"]:
                 self._answers[_answer_key(entry["scope"], outcome["key"])] = self._end
-            self._place(entry["run"], outcome["index"], self._end)
+            self._put(entry["run"], entry["place"], self._end)
         except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
             logger.warning("%s has an unreadable line at byte %d.", self._path, self._end)
 
-    def _place(self, run: str, index: int, at: int) -> None:
-        places = self._runs.setdefault(run, array("q"))
-        if index >= len(places):
-            places.extend([-1] * max(index + 1 - len(places), len(places)))
-        places[index] = at
+    def _put(self, run: str, place: int, at: int) -> None:
+        offsets = self._runs.setdefault(run, array("q"))
+        if place >= len(offsets):
+            offsets.extend([-1] * max(place + 1 - len(offsets), len(offsets)))
+        offsets[place] = at
 
 
 def _answer_key(scope: str, key: str) -> str:
     return f"{scope}/{key}"
 
 
-def _reused(outcome: Outcome, index: int) -> Outcome:
+def _reused(outcome: Outcome, index: int, sample: int) -> Outcome:
     """The answer of another item, or of an earlier run, as this item's."""
-    return replace(outcome, index=index, attempts=0, meta={**outcome.meta, "cached": True})
+    meta = {**outcome.meta, "cached": True}
+    return replace(outcome, index=index, sample=sample, attempts=0, meta=meta)
 
 
 _logs: WeakValueDictionary[Path, Log] = WeakValueDictionary()

@@ -61,9 +61,11 @@ class Results:
         reported = shard["ok"] + shard["failed"]
         found = log.count(self.run, shard["start"], shard["stop"])
         if found < reported:
+            samples = shard.get("samples", 1)
+            first, last = shard["start"] // samples, (shard["stop"] - 1) // samples
             raise FanOutError(
                 f"The journal {log.directory} has {found} of the {reported} outcomes that run "
-                f"{self.run} reported for items {shard['start']} to {shard['stop'] - 1}; "
+                f"{self.run} reported for items {first} to {last}; "
                 "the file was deleted or damaged. Run the graph again to ask what is missing."
             )
 
@@ -91,15 +93,18 @@ class Results:
         """
         if self.journal is None and len(self):
             raise ValueError("There is nothing to refer to without a journal: give FanOutNode one.")
+        samples = next((each["samples"] for each in self._shards if "samples" in each), 1)
         return {
             "run": self.run,
             "journal": self.journal,
             "total": len(self),
             "ok": self.ok,
             "failed": self.failed,
+            **({"samples": samples} if samples > 1 else {}),
         }
 
     def _outcomes_of(self, shard: Mapping[str, Any], log: Log | None) -> Iterator[Outcome]:
+        samples = shard.get("samples", 1)
         if log is None:
-            return from_columns(shard["outcomes"], shard["start"])
-        return log.outcomes(self.run, shard["start"], shard["stop"])
+            return from_columns(shard["outcomes"], shard["start"], samples)
+        return log.outcomes(self.run, shard["start"], shard["stop"], samples)

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 Receipt = dict[str, Any]
-"""`{"start", "stop", "ok", "failed", "seconds"}` and either `outcomes` (columns) or `journal`."""
+"""`{"start", "stop", "ok", "failed", "seconds"}` and either `outcomes` (columns) or `journal`.
+
+`start` and `stop` are places in the run; with several `samples` an item, that number is there too.
+"""
 Receipts = dict[str, Any]
 """`{"run", "node", "shards": how many, "receipts": {shard number: Receipt}}`."""
 

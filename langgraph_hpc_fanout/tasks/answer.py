@@ -1,4 +1,4 @@
-"""What a chat completion says: a text that can be used, or why there is none."""
+"""What a chat completion says: a value that can be used, or why there is none."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langgraph_hpc_fanout.endpoints.chat import text_of
+from langgraph_hpc_fanout.tasks.schema import MisfitError, Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,23 +16,30 @@ class Answer:
 
     Attributes:
         text: What the model wrote, complete or not.
+        value: What it comes to: the text, or the plain data in it; None with a fault.
         fault: Why it is not an answer, as the end of a sentence; None when it is one.
+        misfit: Where the text does not fit the schema, when that is the fault.
         finish_reason: The server's own word for why it stopped.
         choices: How many choices came; the first is read.
     """
 
     text: str
+    value: Any
     fault: str | None
+    misfit: str | None
     finish_reason: str | None
     choices: int
 
 
-def read_answer(body: Mapping[str, Any], *, allow_truncated: bool) -> Answer:
+def read_answer(
+    body: Mapping[str, Any], *, allow_truncated: bool, schema: Schema | None = None
+) -> Answer:
     """Read the first choice of a completion.
 
     Args:
         body: A chat completion with at least one choice that has a message.
         allow_truncated: Whether a text that was cut off is an answer.
+        schema: What the text must fit.
     """
     choice = body["choices"][0]
     message = choice["message"]
@@ -40,7 +48,17 @@ def read_answer(body: Mapping[str, Any], *, allow_truncated: bool) -> Answer:
     fault = _fault(message, text, reason, allow_truncated=allow_truncated)
     if fault is not None and not text:
         text = _other_text(message)
-    return Answer(text, fault, reason, len(body["choices"]))
+    value: Any = None
+    misfit = None
+    if fault is None:
+        value = text
+        if schema is not None:
+            try:
+                value = schema.read(text)
+            except MisfitError as error:
+                misfit = str(error)
+                value, fault = None, f"does not fit the schema: {misfit}"
+    return Answer(text, value, fault, misfit, reason, len(body["choices"]))
 
 
 def _fault(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import orjson
 from langchain_core.prompts import BasePromptTemplate
@@ -13,10 +15,12 @@ from langchain_core.prompts import BasePromptTemplate
 from langgraph_hpc_fanout.endpoints.chat import estimate_tokens, text_of
 from langgraph_hpc_fanout.records import NOTHING, Outcome, Request
 from langgraph_hpc_fanout.tasks.answer import Answer, read_answer
+from langgraph_hpc_fanout.tasks.schema import Schema
 from langgraph_hpc_fanout.tasks.template import MissingFieldError, Template
 
 _KEY_BYTES = 16
 _OURS = ("messages", "model", "stream", "n")
+_FORMAT = "response_format"
 
 
 class Prompt:
@@ -37,6 +41,11 @@ class Prompt:
         extra_body: Further fields of the request's body, for example `{"top_k": 20}`.
         allow_truncated: Whether an answer that was cut off at `max_tokens` counts. By default
             it is a failure of kind `invalid_output` that keeps the text in `meta["raw"]`.
+        schema: A pydantic model, or a JSON schema, that answers must fit. Values are then
+            plain data; `parse` gives the model back.
+        reasks: How often to ask again, with the reason, when an answer does not fit the schema.
+        samples: How often to ask for each item. Each answer is an outcome of its own, with
+            its `sample` number; a `seed` is raised by it.
 
     Raises:
         ValueError: If the template cannot be read, or a parameter cannot be sent.
@@ -60,17 +69,28 @@ class Prompt:
         stop: str | Iterable[str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         allow_truncated: bool = False,
+        schema: Any = None,
+        reasks: int = 2,
+        samples: int = 1,
     ) -> None:
+        if reasks < 0:
+            raise ValueError(f"Prompt(reasks={reasks!r}) must not be negative.")
+        if samples < 1:
+            raise ValueError(f"Prompt(samples={samples!r}) must be at least 1.")
         self._template = Template(template, system)
         self.model = model
-        self._max_tokens = _positive(max_tokens)
+        self.reasks = reasks
+        self.samples = samples
         self._allow_truncated = allow_truncated
-        given = {
-            "max_tokens": max_tokens,
+        self._schema = None if schema is None else Schema(schema)
+        given: dict[str, Any] = {
+            "max_tokens": _positive(max_tokens),
             "temperature": temperature,
             "seed": seed,
             "stop": [stop] if isinstance(stop, str) else list(stop) if stop is not None else None,
         }
+        if self._schema is not None:
+            given[_FORMAT] = self._schema.response_format
         parameters = {name: value for name, value in given.items() if value is not None}
         self._parameters: Mapping[str, Any] = MappingProxyType(
             parameters | _checked_extra(extra_body, taken=parameters)
@@ -90,7 +110,12 @@ class Prompt:
         return self._template.missing(items, shared)
 
     def request(
-        self, item: Any, shared: Mapping[str, Any] = NOTHING, *, model: str | None = None
+        self,
+        item: Any,
+        shared: Mapping[str, Any] = NOTHING,
+        *,
+        model: str | None = None,
+        sample: int = 0,
     ) -> Request:
         """What is sent for an item.
 
@@ -98,6 +123,7 @@ class Prompt:
             item: One item.
             shared: Fields for those that the item does not have.
             model: The logical model where the prompt names none.
+            sample: Number of the sample, from 0.
 
         Raises:
             MissingFieldError: If a field is neither in the item nor in `shared`.
@@ -105,11 +131,61 @@ class Prompt:
         """
         messages = self._template.render(item, shared)
         body = {"messages": messages, **self._parameters}
+        if sample and "seed" in body:
+            body["seed"] += sample
         asked = self.model or model
-        identity = orjson.dumps({"model": asked, "body": body, "sample": 0}, option=_CANONICAL)
+        identity = orjson.dumps({"model": asked, "body": body, "sample": sample}, option=_CANONICAL)
         key = hashlib.blake2b(identity, digest_size=_KEY_BYTES).hexdigest()
-        tokens = sum(estimate_tokens(text_of(message)) for message in messages)
-        return Request(key, asked, body, tokens, self._max_tokens)
+        return Request(key, asked, body, _tokens_of(messages), body.get("max_tokens"))
+
+    def ask_again(self, request: Request, answer: Answer) -> Request:
+        """The request once more, with an answer that does not fit the schema and the reason."""
+        assert self._schema is not None  # noqa: S101 - narrows the type
+        complaint = f"That does not fit: {answer.misfit}. {self._schema.instructions}"
+        return _with_messages(
+            request,
+            [
+                *request.body["messages"],
+                {"role": "assistant", "content": answer.text},
+                {"role": "user", "content": complaint},
+            ],
+        )
+
+    def in_words(self, request: Request) -> Request:
+        """The request with its schema as instructions, for a server that refuses schemas."""
+        assert self._schema is not None  # noqa: S101 - narrows the type
+        said = self._schema.instructions
+        first, *others = request.body["messages"]
+        if first["role"] == "system":
+            messages = [{**first, "content": f"{text_of(first)}\n\n{said}"}, *others]
+        else:
+            messages = [{"role": "system", "content": said}, first, *others]
+        body = {name: value for name, value in request.body.items() if name != _FORMAT}
+        return _with_messages(replace(request, body=body), messages)
+
+    @staticmethod
+    def has_schema(request: Request) -> bool:
+        """Whether a request carries a schema for the server to keep to."""
+        return _FORMAT in request.body
+
+    def adapted(
+        self,
+        *,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+    ) -> Self:
+        """The same prompt with other settings; None leaves one as it is.
+
+        Raises:
+            ValueError: If `max_tokens` is less than 1.
+        """
+        given = {"max_tokens": _positive(max_tokens), "temperature": temperature}
+        wished = {name: value for name, value in given.items() if value is not None}
+        adapted = copy.copy(self)
+        adapted.model = model or self.model
+        adapted._parameters = MappingProxyType({**self._parameters, **wished})  # noqa: SLF001
+        return adapted
 
     def accepts(self, outcome: Outcome) -> bool:
         """Whether an earlier answer to the same question counts here as well."""
@@ -117,7 +193,17 @@ class Prompt:
 
     def read(self, body: Mapping[str, Any]) -> Answer:
         """The answer in a chat completion."""
-        return read_answer(body, allow_truncated=self._allow_truncated)
+        return read_answer(body, allow_truncated=self._allow_truncated, schema=self._schema)
+
+    def parse(self, value: Any) -> Any:
+        """The model that `schema=` names, made of an outcome's value; None stays None.
+
+        Example:
+            ```python
+            predictions = [prompt.parse(value) for value in state["predictions"]]
+            ```
+        """
+        return value if self._schema is None else self._schema.parse(value)
 
 
 _CANONICAL = orjson.OPT_SORT_KEYS
@@ -127,6 +213,16 @@ def item_key(item: Any) -> str:
     """A key for an item of which no request could be made."""
     identity = orjson.dumps(item, default=repr, option=_CANONICAL | orjson.OPT_NON_STR_KEYS)
     return hashlib.blake2b(identity, digest_size=_KEY_BYTES).hexdigest()
+
+
+def _with_messages(request: Request, messages: list[dict[str, Any]]) -> Request:
+    """The same question in other words: its key stays."""
+    body = {**request.body, "messages": messages}
+    return replace(request, body=body, prompt_tokens=_tokens_of(messages))
+
+
+def _tokens_of(messages: Iterable[Mapping[str, Any]]) -> int:
+    return sum(estimate_tokens(text_of(message)) for message in messages)
 
 
 def _positive(max_tokens: int | None) -> int | None:

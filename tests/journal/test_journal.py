@@ -26,7 +26,7 @@ def test_a_relative_directory_stays_where_it_was_meant(tmp_path, monkeypatch):
 def test_journals_of_one_directory_share_a_log(tmp_path):
     one, other = Journal(tmp_path / "a"), Journal(str(tmp_path / "a"))
     assert one.log is other.log
-    one.log.append("r", "", Outcome("k", 0, ok=True, value="x"))
+    one.log.append("r", "", 0, Outcome("k", 0, ok=True, value="x"))
     one.log.flush()
     assert [each.value for each in other.log.outcomes("r")] == ["x"]
 

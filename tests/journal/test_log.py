@@ -40,7 +40,7 @@ def failed(index, key=None):
 
 def write(log, *some, run="r", scope=""):
     for outcome in some:
-        log.append(run, scope, outcome)
+        log.append(run, scope, outcome.index, outcome)
     log.flush()
 
 
@@ -61,7 +61,7 @@ def found(log, *keys, scope=""):
 
 
 def test_nothing_is_written_before_the_first_flush(log, directory):
-    log.append("r", "", answer(0))
+    log.append("r", "", 0, answer(0))
     assert log.find("", "k0") is None
     assert not directory.exists()
     log.flush()
@@ -266,7 +266,8 @@ def test_a_log_sees_what_another_has_appended(log):
 def test_many_threads_may_write(log):
     def work(thread):
         for number in range(50):
-            log.append(f"run{thread}", "", answer(number, thread, key=f"{thread}/{number}"))
+            outcome = answer(number, thread, key=f"{thread}/{number}")
+            log.append(f"run{thread}", "", number, outcome)
             log.flush()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
@@ -285,12 +286,12 @@ def test_many_threads_may_write(log):
 
 def test_a_disk_that_refuses_makes_nothing_forgotten(log, directory):
     directory.write_text("in the way")
-    log.append("r", "", answer(0))
+    log.append("r", "", 0, answer(0))
     for _ in range(2):
         with pytest.raises(OSError, match="journal"):
             log.flush()
     directory.unlink()
-    log.append("r", "", answer(1))
+    log.append("r", "", 1, answer(1))
     log.flush()
     assert found(reopened(log), "k0", "k1") == ["x", "x"]
 
@@ -298,7 +299,7 @@ def test_a_disk_that_refuses_makes_nothing_forgotten(log, directory):
 def test_a_full_disk_makes_nothing_forgotten(log, directory):
     directory.mkdir()
     (directory / FILE).symlink_to("/dev/full")
-    log.append("r", "", answer(0))
+    log.append("r", "", 0, answer(0))
     with pytest.raises(OSError, match="No space left"):
         log.flush()
     assert found(log, "k0") == [None]

@@ -31,8 +31,10 @@ def inline(start, stop):
 def journal(tmp_path):
     journal = Journal(tmp_path / "journal")
     for outcome in reversed(OUTCOMES):
-        journal.log.append("r", "", outcome)
-        journal.log.append("another run", "", Outcome("z", outcome.index, ok=True, value="Z"))
+        journal.log.append("r", "", outcome.index, outcome)
+        journal.log.append(
+            "another run", "", outcome.index, Outcome("z", outcome.index, ok=True, value="Z")
+        )
     journal.log.flush()
     return journal
 
@@ -130,6 +132,6 @@ def test_what_is_appended_later_is_seen(journal):
     results = Results.open({"run": "r2", **reference})
     with pytest.raises(FanOutError, match="has 0 of the 1 outcomes that run r2 reported"):
         list(results)
-    journal.log.append("r2", "", OUTCOMES[0])
+    journal.log.append("r2", "", 0, OUTCOMES[0])
     journal.log.flush()
     assert list(results) == OUTCOMES[:1]

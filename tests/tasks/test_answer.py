@@ -21,12 +21,12 @@ def read(message, reason="stop", **options):
 
 
 def test_a_text():
-    assert read({"content": "Yes."}) == Answer("Yes.", None, "stop", 1)
+    assert read({"content": "Yes."}) == Answer("Yes.", "Yes.", None, None, "stop", 1)
 
 
 def test_content_parts():
     parts = [{"type": "text", "text": "Y"}, {"type": "text", "text": "es."}]
-    assert read({"content": parts}) == Answer("Yes.", None, "stop", 1)
+    assert read({"content": parts}) == Answer("Yes.", "Yes.", None, None, "stop", 1)
 
 
 def test_space_around_a_text_is_kept():
@@ -35,12 +35,14 @@ def test_space_around_a_text_is_kept():
 
 def test_the_first_of_several_choices_is_read_and_they_are_counted():
     answer = read_answer(body({"content": "Yes."}, choices=3), allow_truncated=False)
-    assert answer == Answer("Yes.", None, "stop", 3)
+    assert answer == Answer("Yes.", "Yes.", None, None, "stop", 3)
 
 
 def test_a_server_may_not_say_why_it_stopped():
     completion = {"choices": [{"message": {"content": "Yes."}}]}
-    assert read_answer(completion, allow_truncated=False) == Answer("Yes.", None, None, 1)
+    assert read_answer(completion, allow_truncated=False) == Answer(
+        "Yes.", "Yes.", None, None, None, 1
+    )
 
 
 def test_a_truncated_text_is_a_fault_unless_allowed():
@@ -82,7 +84,7 @@ def test_what_is_no_answer_says_why_and_keeps_what_there_is(
 
 def test_reasoning_beside_an_answer_is_no_fault():
     answer = read({"content": "Yes.", "reasoning_content": "Hm."})
-    assert answer == Answer("Yes.", None, "stop", 1)
+    assert answer == Answer("Yes.", "Yes.", None, None, "stop", 1)
 
 
 def test_an_empty_refusal_is_none():

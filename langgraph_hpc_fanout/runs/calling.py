@@ -1,0 +1,328 @@
+"""Calls a Runnable or a function for each item of a run, where LangGraph called the node.
+
+In `ainvoke` that is the caller's event loop: a task may hold locks and sessions of it. In `invoke`
+it is a thread for each call, or the task loop for coroutine functions. Plain functions get a
+thread in both, because they may block. Each call has a fresh `contextvars.Context`, with the
+public part of the branch's config only: with LangGraph's own, graphs as tasks would share
+checkpoints and swap answers on resume.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from langchain_core.callbacks import (
+    BaseCallbackManager,
+    Callbacks,
+    UsageMetadataCallbackHandler,
+)
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphBubbleUp, GraphInterrupt
+
+from langgraph_hpc_fanout.dispatch.loop import dispatch_loop, task_loop
+from langgraph_hpc_fanout.records import ChatError, Failure, Outcome, Usage
+from langgraph_hpc_fanout.runs.asking import words_of
+from langgraph_hpc_fanout.tasks.runnable import RunnableTask
+from langgraph_hpc_fanout.tasks.values import to_json
+
+if TYPE_CHECKING:
+    from langgraph_hpc_fanout.runs.run import Run
+    from langgraph_hpc_fanout.runs.shard import Shard
+
+logger = logging.getLogger("langgraph_hpc_fanout")
+
+TASK_CONCURRENCY = 64
+_LOOKED_AT = 512
+"""Most items looked at in a row when the journal answers them all, before others may run."""
+_LANGGRAPHS = ("__", "checkpoint", "thread_id", "run_id")
+"""How LangGraph's own configurable keys begin."""
+_INTERRUPT = (
+    "it interrupted, and a fan-out cannot wait for a person; interrupt before or after the fan-out"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One place that is to be filled by a call."""
+
+    shard: Shard
+    offset: int
+    key: str
+    input: Any
+    config: RunnableConfig
+
+
+class Calling:
+    """Keeps up to so many calls under way. Lives half on the dispatch loop, half on the host.
+
+    Args:
+        run: Whose items they are.
+        task: What to call.
+        host: The event loop on which LangGraph called the node; None in sync code.
+    """
+
+    def __init__(
+        self, run: Run, task: RunnableTask, host: asyncio.AbstractEventLoop | None
+    ) -> None:
+        plan = run.plan
+        self._run = run
+        self._task = task
+        self._deadline = plan.item_deadline
+        self._host = host or task_loop().loop
+        wished = TASK_CONCURRENCY if plan.task_concurrency is None else plan.task_concurrency
+        self._most = wished if plan.concurrency is None else min(wished, plan.concurrency)
+        self._threads: ThreadPoolExecutor | None = None
+        if task.in_thread or (host is None and not task.only_async):
+            self._threads = ThreadPoolExecutor(self._most, thread_name_prefix=f"{plan.name}-task")
+        # On the dispatch loop
+        self._handed_over = 0
+        self._config: RunnableConfig = {}
+        # On the host
+        self._ahead: deque[Call] = deque()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._stopped = False
+        # On the way back
+        self._done: deque[tuple[Call, Outcome]] = deque()
+        self._collecting = False
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are under way."""
+        return len(self._under_way)
+
+    # -- on the dispatch loop -------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin."""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Hand more calls to the host: enough to keep it busy, few enough to keep in memory."""
+        calls = []
+        for _ in range(_LOOKED_AT):
+            if self._handed_over >= 2 * self._most or (place := self._run.take()) is None:
+                break
+            if (call := self._run.guard(self._call_for, *place)) is not None:
+                self._handed_over += 1
+                calls.append(call)
+        else:
+            asyncio.get_running_loop().call_soon(self._run.refresh)
+        if calls:
+            self._on_host(self._accept, calls)
+
+    def stop(self) -> None:
+        """Begin nothing more, cancel what is under way; threads end when they have answered."""
+        self._on_host(self._cancel)
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _call_for(self, shard: Shard, offset: int) -> Call | None:
+        """The call for a place, or None when its outcome is known without one."""
+        item, shared = shard.item(offset), self._run.shared
+        try:
+            key = shard.key(offset) or self._task.key(item, shared)
+            given = self._task.input(item, shared)
+        except Exception as error:  # noqa: BLE001 - the item's fault, whatever it is
+            message = f"Item {shard.index(offset)} cannot be asked: {words_of(error)}."
+            self._run.refuse(shard, offset, Failure("permanent", message))
+            return None
+        if self._run.known(shard, offset, key, lambda _: True):
+            return None
+        # In sync code branches come a few at a time, so some items are called before their own.
+        config = shard.config or self._config
+        self._config = config
+        return Call(shard, offset, key, given, config)
+
+    def _collect(self) -> None:
+        self._collecting = False  # before the look, so that nothing that comes later is left
+        while self._done:
+            call, outcome = self._done.popleft()
+            self._handed_over -= 1
+            if not self._run.closed:
+                self._run.guard(self._run.record, call.shard, call.offset, outcome)
+        self._run.refresh()
+
+    def _on_host(self, function: Callable[..., Any], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the host's loop was closed: nobody waits
+            self._host.call_soon_threadsafe(function, *args)
+
+    # -- on the host ----------------------------------------------------------------------
+
+    def _accept(self, calls: list[Call]) -> None:
+        self._ahead.extend(calls)
+        self._begin()
+
+    def _begin(self) -> None:
+        while self._ahead and len(self._under_way) < self._most and not self._stopped:
+            call = self._ahead.popleft()
+            task = self._host.create_task(
+                self._answer(call), context=contextvars.Context(), name=self._task.name
+            )
+            self._under_way.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._begin()
+
+    def _cancel(self) -> None:
+        self._stopped = True
+        self._ahead.clear()
+        for task in self._under_way:
+            task.cancel()
+
+    async def _answer(self, call: Call) -> None:
+        """Make a call and send its outcome back."""
+        began = time.monotonic()
+        tokens = UsageMetadataCallbackHandler()
+        config = _detached(call.config, tokens)
+        try:
+            async with asyncio.timeout(self._deadline) as scope:
+                value = _checked(await self._make(call, config))
+            fields = {"ok": True, "value": value}
+        except GraphInterrupt:
+            fields = self._failed(call, Failure("permanent", _INTERRUPT))
+        except GraphBubbleUp as error:
+            dispatch_loop().loop.call_soon_threadsafe(self._run.bubble, error)
+            return
+        except asyncio.CancelledError:
+            if self._stopped or _is_cancelled():
+                raise
+            fields = self._failed(call, Failure("cancelled", "it was cancelled from within"))
+        except TimeoutError as error:
+            failure = Failure("timeout", _raised(error))
+            if scope.expired():
+                failure = Failure("timeout", f"it took more than {self._deadline:g} s")
+            fields = self._failed(call, failure)
+        except Exception as error:
+            logger.debug("Item %d", call.shard.index(call.offset), exc_info=True)
+            fields = self._failed(call, _failure_of(error))
+        model, usage = _usage(tokens)
+        outcome = call.shard.outcome(
+            call.key,
+            call.offset,
+            attempts=1,
+            latency=time.monotonic() - began,
+            model=model,
+            usage=usage,
+            **fields,
+        )
+        self._send_back(call, outcome)
+
+    async def _make(self, call: Call, config: RunnableConfig) -> Any:
+        if self._threads is None:
+            return await self._task.ainvoke(call.input, config)
+        context = contextvars.Context()
+        return await self._host.run_in_executor(
+            self._threads, context.run, self._task.invoke, call.input, config
+        )
+
+    def _send_back(self, call: Call, outcome: Outcome) -> None:
+        error = outcome.error
+        if error is not None and error.kind == "auth":
+            dispatch_loop().loop.call_soon_threadsafe(self._run.fail, error.message)
+            return
+        self._done.append((call, outcome))
+        if not self._collecting:
+            self._collecting = True
+            dispatch_loop().loop.call_soon_threadsafe(self._collect)
+
+    def _failed(self, call: Call, failure: Failure) -> dict[str, Any]:
+        index = call.shard.index(call.offset)
+        message = f"{self._task.name} failed for item {index}: {failure.message.rstrip('.')}."
+        error = Failure(failure.kind, message, failure.status, failure.retryable, failure.endpoint)
+        return {"ok": False, "error": error}
+
+
+class _NoJsonError(TypeError):
+    """A task returned what cannot be kept."""
+
+
+def _checked(value: Any) -> Any:
+    """The value as JSON data.
+
+    Raises:
+        GraphInterrupt: If a graph without a checkpointer says that it was interrupted.
+        _NoJsonError: If it cannot be kept.
+    """
+    if isinstance(value, Mapping) and value.get("__interrupt__"):
+        raise GraphInterrupt
+    try:
+        return to_json(value)
+    except TypeError as error:
+        raise _NoJsonError(str(error)) from None
+
+
+def _failure_of(error: Exception) -> Failure:
+    if isinstance(error, ChatError):
+        return error.failure
+    if isinstance(error, _NoJsonError):
+        message = f"it returned what cannot be kept: {error}; return dicts, lists, texts, numbers"
+        return Failure("invalid_output", message)
+    return Failure("permanent", _raised(error))
+
+
+def _raised(error: BaseException) -> str:
+    if _is_interrupt(error):
+        return _INTERRUPT
+    return f"it raised {type(error).__name__}: {error}"
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether it was raised by `interrupt()`, called where there is no graph of its own."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module, function = frame.f_globals.get("__name__"), frame.f_code.co_name
+    return (module, function) == ("langgraph.types", "interrupt")
+
+
+def _detached(config: RunnableConfig, tokens: UsageMetadataCallbackHandler) -> RunnableConfig:
+    """The public part of a branch's config, with a counter of tokens."""
+    detached: RunnableConfig = {"callbacks": _with_handler(config.get("callbacks"), tokens)}
+    if tags := config.get("tags"):
+        detached["tags"] = list(tags)
+    if metadata := config.get("metadata"):
+        detached["metadata"] = dict(metadata)
+    configurable = config.get("configurable") or {}
+    users = {name: value for name, value in configurable.items() if not _is_langgraphs(name)}
+    if users:
+        detached["configurable"] = users
+    return detached
+
+
+def _is_langgraphs(name: str) -> bool:
+    return name.startswith(_LANGGRAPHS)
+
+
+def _with_handler(callbacks: Callbacks, handler: UsageMetadataCallbackHandler) -> Callbacks:
+    if isinstance(callbacks, BaseCallbackManager):
+        manager = callbacks.copy()
+        manager.add_handler(handler, inherit=True)
+        return manager
+    return [*(callbacks or ()), handler]
+
+
+def _usage(tokens: UsageMetadataCallbackHandler) -> tuple[str | None, Usage | None]:
+    """The model that was asked, where it was one, and the tokens of all."""
+    by_model = tokens.usage_metadata
+    if not by_model:
+        return None, None
+    used = by_model.values()
+    usage = Usage(
+        sum(each["input_tokens"] for each in used), sum(each["output_tokens"] for each in used)
+    )
+    return (next(iter(by_model)) if len(by_model) == 1 else None), usage
+
+
+def _is_cancelled() -> bool:
+    """Whether it is this task that is cancelled, not something that it waits for."""
+    return cast("asyncio.Task[None]", asyncio.current_task()).cancelling() > 0

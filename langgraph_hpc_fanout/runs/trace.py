@@ -1,0 +1,131 @@
+"""Shows the first items of a prompt to callbacks as LLM runs, as if a chat model had been called.
+
+Requests leave from the dispatch loop, where no callback may run. So the branch itself, where its
+callbacks belong, tells of the beginning and, when an outcome comes, of the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import Future, as_completed
+from typing import Any
+
+import orjson
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.runnables.config import (
+    get_async_callback_manager_for_config,
+    get_callback_manager_for_config,
+)
+
+from langgraph_hpc_fanout.records import ChatError, Outcome, Request
+from langgraph_hpc_fanout.runs.run import Run
+from langgraph_hpc_fanout.runs.shard import Shard
+from langgraph_hpc_fanout.tasks.prompt import Prompt
+
+_PROVIDER = "hpc-fanout"
+
+
+class Trace:
+    """The traced items of one branch.
+
+    Args:
+        run: The branch's run.
+        shard: The branch's shard.
+    """
+
+    def __init__(self, run: Run, shard: Shard) -> None:
+        self._run = run
+        self._shard = shard
+
+    def follow(self) -> None:
+        """Tell the branch's callbacks of its traced items, until each has its outcome."""
+        if not self._shard.traced:
+            return
+        manager = get_callback_manager_for_config(self._shard.config or {})
+        runs = {
+            future: manager.on_chat_model_start(*arguments, **keywords)[0]
+            for future, arguments, keywords in self._beginnings()
+        }
+        for future in as_completed(runs):
+            if (outcome := _outcome_of(future)) is None:
+                continue
+            if outcome.error is None:
+                runs[future].on_llm_end(_result(outcome))
+            else:
+                runs[future].on_llm_error(ChatError(outcome.error))
+
+    async def afollow(self) -> None:
+        """The same on an event loop."""
+        if not self._shard.traced:
+            return
+        manager = get_async_callback_manager_for_config(self._shard.config or {})
+
+        async def follow_one(future: Future[Outcome], arguments: Any, keywords: Any) -> None:
+            (run,) = await manager.on_chat_model_start(*arguments, **keywords)
+            await asyncio.wait([asyncio.wrap_future(future)])
+            if (outcome := _outcome_of(future)) is None:
+                return
+            if outcome.error is None:
+                await run.on_llm_end(_result(outcome))
+            else:
+                await run.on_llm_error(ChatError(outcome.error))
+
+        await asyncio.gather(*(follow_one(*beginning) for beginning in self._beginnings()))
+
+    def _beginnings(self) -> Iterator[tuple[Future[Outcome], tuple[Any, ...], dict[str, Any]]]:
+        """For each traced item, its outcome to come and what to tell callbacks."""
+        prompt = self._run.plan.task
+        assert isinstance(prompt, Prompt)  # noqa: S101 - only prompts are traced like this
+        for offset, future in self._shard.traced.items():
+            item, sample = self._shard.item(offset), self._shard.sample(offset)
+            try:
+                request = prompt.request(item, self._run.shared, sample=sample)
+            except Exception:  # noqa: BLE001, S112 - the item's own failure, told as its outcome
+                continue
+            name = f"{self._run.plan.name}[{self._shard.index(offset)}]"
+            yield future, ({"name": name}, [_messages(request)]), _about(request, name)
+
+
+def _messages(request: Request) -> list[BaseMessage]:
+    return convert_to_messages(request.body["messages"])
+
+
+def _about(request: Request, name: str) -> dict[str, Any]:
+    parameters = {key: value for key, value in request.body.items() if key != "messages"}
+    if request.model is not None:
+        parameters["model"] = request.model
+    return {"invocation_params": {"_type": _PROVIDER, **parameters}, "name": name}
+
+
+def _outcome_of(future: Future[Outcome]) -> Outcome | None:
+    """The outcome, or None when the run ended without it."""
+    return None if future.exception() is not None else future.result()
+
+
+def _result(outcome: Outcome) -> LLMResult:
+    value = outcome.value
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    said = {
+        "model_name": outcome.model,
+        "finish_reason": outcome.finish_reason,
+        "endpoint": outcome.endpoint,
+        "cached": outcome.attempts == 0,
+    }
+    about = {name: value for name, value in said.items() if value is not None}
+    message = AIMessage(text, response_metadata=about, usage_metadata=_usage(outcome))
+    return LLMResult(
+        generations=[[ChatGeneration(message=message)]], llm_output={"model_name": outcome.model}
+    )
+
+
+def _usage(outcome: Outcome) -> UsageMetadata | None:
+    if (usage := outcome.usage) is None:
+        return None
+    return UsageMetadata(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+        total_tokens=usage.total_tokens,
+    )

@@ -1,0 +1,128 @@
+"""Tasks that run where LangGraph called the node: chains, agents, graphs, functions."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+
+from langgraph_hpc_fanout.tasks.values import to_json
+
+_KEY_BYTES = 16
+_INJECTED = ("config", "run_manager")
+"""Parameters that RunnableLambda fills in itself."""
+
+
+class RunnableTask:
+    """A Runnable, or a function of the item, sync or async.
+
+    Args:
+        given: The Runnable or function.
+        version: Set another one when the task changes, so that old answers do not count.
+
+    Attributes:
+        name: Qualified name, part of every key.
+        in_thread: Whether it is a plain function, which may block and needs a thread.
+        only_async: Whether it is a coroutine function, which needs an event loop.
+
+    Raises:
+        TypeError: If it is neither, or does not take one item.
+    """
+
+    def __init__(self, given: Runnable[Any, Any] | Callable[..., Any], version: str | None) -> None:
+        self.version = version
+        self.in_thread = self.only_async = False
+        if isinstance(given, Runnable):
+            self._runnable = given
+            self.name, self.is_named = given.get_name(), _is_own_name(given)
+        elif callable(given):
+            _check_arity(given)
+            self.only_async = _is_coroutine_function(given)
+            self.in_thread = not self.only_async
+            self.name, self.is_named = _qualified_name(given)
+            self._runnable = RunnableLambda(given, name=self.name.rpartition(".")[2])
+        else:
+            raise TypeError(
+                "FanOutNode(task=...) takes a Prompt, a Runnable or a function of the item, not "
+                f"{type(given).__name__}."
+            )
+
+    def __repr__(self) -> str:
+        return f"RunnableTask({self.name})"
+
+    def describe(self) -> str:
+        """The task in a word, for graphs and logs."""
+        return self.name
+
+    def input(self, item: Any, shared: Mapping[str, Any]) -> Any:
+        """What the task gets: the item, with the shared fields it does not have."""
+        if not shared:
+            return item
+        fields = item if isinstance(item, Mapping) else {"item": item}
+        return {**shared, **fields}
+
+    def key(self, item: Any, shared: Mapping[str, Any]) -> str:
+        """Identity of what is asked: the task's name and version, and the input."""
+        asked = {"task": self.name, "version": self.version, "input": self.input(item, shared)}
+        options = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+        identity = orjson.dumps(asked, default=_plain_or_repr, option=options)
+        return hashlib.blake2b(identity, digest_size=_KEY_BYTES).hexdigest()
+
+    def invoke(self, given: Any, config: RunnableConfig) -> Any:
+        """Run it, in sync code."""
+        return self._runnable.invoke(given, config)
+
+    async def ainvoke(self, given: Any, config: RunnableConfig) -> Any:
+        """Run it on the running loop."""
+        return await self._runnable.ainvoke(given, config)
+
+
+def _is_own_name(runnable: Runnable[Any, Any]) -> bool:
+    """Whether its name says which one it is, not only of which class."""
+    name = runnable.get_name()
+    return bool(getattr(runnable, "name", None)) and name not in (
+        type(runnable).__name__,
+        "LangGraph",
+    )
+
+
+def _is_coroutine_function(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an object whose call is a coroutine
+    )
+
+
+def _qualified_name(function: Callable[..., Any]) -> tuple[str, bool]:
+    """Module and name, and whether no other task in the program is called so."""
+    inner = inspect.unwrap(getattr(function, "func", function))
+    named = inner if hasattr(inner, "__qualname__") else type(inner)
+    name = f"{named.__module__}.{named.__qualname__}"
+    return name, inner is function and named is inner and "<" not in name
+
+
+def _check_arity(function: Callable[..., Any]) -> None:
+    """Refuse a function that cannot be called with one item, before anything is asked."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some builtins do not tell
+        return
+    wanted = [each for each in signature.parameters.values() if each.name not in _INJECTED]
+    try:
+        signature.replace(parameters=wanted).bind(None)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(
+            f"FanOutNode(task={name}) must take one argument, the item: {name}{signature} does "
+            f"not ({error})."
+        ) from None
+
+
+def _plain_or_repr(value: Any) -> Any:
+    try:
+        return to_json(value)
+    except TypeError:
+        return repr(value)
