@@ -350,7 +350,12 @@ def test_a_forked_process_has_threads_of_its_own():
 
 async def test_a_pool_mixes_it_with_servers(fake_fleet, pool_over):
     fleet = fake_fleet(latency=0.01)
-    mine = FunctionEndpoint(echo, name="mine", models="tiny", limits=Limits(concurrency=2))
+
+    def patient(request):
+        fleet.wait(lambda record: record.arrived > 0)  # the server is probed first
+        return prompt_of(request)
+
+    mine = FunctionEndpoint(patient, models="tiny", limits=Limits(concurrency=2))
     pool = pool_over([OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=2)), mine])
     result = await build(pool).ainvoke({"molecules": molecules(40)})
     assert result["failures"] == []
