@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from langgraph_hpc_fanout import reducers
     from langgraph_hpc_fanout.dispatch.pool import Pool
     from langgraph_hpc_fanout.dispatch.retry import Retry
+    from langgraph_hpc_fanout.endpoints.function import FunctionEndpoint
     from langgraph_hpc_fanout.endpoints.limits import Limits
     from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
     from langgraph_hpc_fanout.endpoints.protocol import Bundling, Endpoint, Health
@@ -38,6 +39,7 @@ _HOMES = {
     "Failure": "records",
     "FanOutError": "records",
     "FanOutNode": "nodes",
+    "FunctionEndpoint": "endpoints.function",
     "Health": "endpoints.protocol",
     "Journal": "journal.journal",
     "Limits": "endpoints.limits",
@@ -61,6 +63,7 @@ __all__ = [
     "Failure",
     "FanOutError",
     "FanOutNode",
+    "FunctionEndpoint",
     "Health",
     "Journal",
     "Limits",

@@ -138,10 +138,11 @@ def test_the_version_is_the_distributions():
 
 def test_the_testing_kits_names_resolve():
     from langgraph_hpc_fanout import testing
-    from langgraph_hpc_fanout.testing.fleet import FakeFleet
+    from langgraph_hpc_fanout.testing.fleet import FakeFleet, scripted
     from langgraph_hpc_fanout.testing.local_llm import LocalLLM
 
     assert testing.FakeFleet is FakeFleet
+    assert testing.scripted is scripted
     assert testing.LocalLLM is LocalLLM
     with pytest.raises(AttributeError, match="no attribute 'Fleet'"):
         testing.Fleet  # noqa: B018

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
 import aiohttp
@@ -20,6 +20,7 @@ from langgraph_hpc_fanout.endpoints.chat import (
 )
 from langgraph_hpc_fanout.endpoints.credentials import ApiKey, CredentialError, Credentials
 from langgraph_hpc_fanout.endpoints.limits import Limits
+from langgraph_hpc_fanout.endpoints.models import Models, as_mapping, id_of
 from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
 from langgraph_hpc_fanout.endpoints.proxies import proxy_for
 from langgraph_hpc_fanout.records import Failure, FailureKind, Reply, Request
@@ -64,7 +65,7 @@ class OpenAIEndpoint:
         url: str,
         *,
         name: str | None = None,
-        models: Mapping[str, str] | Iterable[str] | None = None,
+        models: Models | None = None,
         api_key: ApiKey | None = None,
         limits: Limits = Limits(),
     ) -> None:
@@ -82,7 +83,7 @@ class OpenAIEndpoint:
         self._chat_url = parsed / "chat" / "completions"
         self.name = name or _name(parsed)
         self.limits = limits
-        self._given = _mapping(models)
+        self._given = as_mapping(models or {})
         self.models: Mapping[str, str] = self._given
         self._discover = models is None
         self._credentials = Credentials(api_key)
@@ -145,9 +146,7 @@ class OpenAIEndpoint:
             yield await self._ask(position, request)
 
     async def _ask(self, position: int, request: Request) -> Reply:
-        served = self.models.get(request.model) if request.model is not None else None
-        if served is None and request.model is None and len(self.models) == 1:
-            served = next(iter(self.models.values()))
+        served = id_of(self.models, request.model)
         if served is None:
             message = f"{self.name} does not serve the model {request.model!r}."
             return Reply(position, failure=self._failure("cold", message))
@@ -245,16 +244,6 @@ def _cause(error: Exception) -> str:
     if (number := getattr(cause, "errno", None)) is not None and number > 0:
         return os.strerror(number)
     return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-
-
-def _mapping(models: Mapping[str, str] | Iterable[str] | None) -> Mapping[str, str]:
-    if models is None:
-        return {}
-    if isinstance(models, Mapping):
-        return dict(models)
-    if isinstance(models, str):
-        models = [models]
-    return {model: model for model in models}
 
 
 def _shown(url: URL) -> str:

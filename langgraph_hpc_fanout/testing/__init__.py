@@ -1,6 +1,7 @@
 """For users, too: fake and small real servers, virtual time, the endpoint conformance suite.
 
-`FakeFleet` and `LocalLLM` resolve when they are first used: they need packages of their extras.
+`FakeFleet`, `scripted` and `LocalLLM` resolve when they are first used: they need packages of
+their extras.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from langgraph_hpc_fanout.testing.fleet import FakeFleet
+    from langgraph_hpc_fanout.testing.fleet import FakeFleet, scripted
     from langgraph_hpc_fanout.testing.local_llm import LocalLLM
 
-_HOMES = {"FakeFleet": "fleet", "LocalLLM": "local_llm"}
+_HOMES = {"FakeFleet": "fleet", "LocalLLM": "local_llm", "scripted": "fleet"}
 
-__all__ = ["FakeFleet", "LocalLLM"]
+__all__ = ["FakeFleet", "LocalLLM", "scripted"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,10 +8,12 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 
 import pytest
 
+from langgraph_hpc_fanout.endpoints.function import FunctionEndpoint
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
 from langgraph_hpc_fanout.endpoints.protocol import Bundling, Endpoint, Health
@@ -49,6 +51,39 @@ class TestOpenAIEndpointWithMapping(EndpointConformance):
 
     async def in_flight(self):
         return self.fleet.record().in_flight
+
+
+class TestFunctionEndpoint(EndpointConformance):
+    """A sync function, in threads; calls are in flight when they are cancelled."""
+
+    @pytest.fixture
+    def endpoint(self):
+        def answer(request):
+            time.sleep(0.02)
+            return request.body["messages"][-1]["content"]
+
+        return FunctionEndpoint(answer, models={"small": "here"}, limits=Limits(concurrency=8))
+
+
+class TestAsyncFunctionEndpoint(EndpointConformance):
+    """An async function, which is told of a cancellation."""
+
+    @pytest.fixture
+    def endpoint(self):
+        self.working = 0
+
+        async def answer(request):
+            self.working += 1
+            try:
+                await asyncio.sleep(0.05)
+            finally:
+                self.working -= 1
+            return {"content": request.body["messages"][-1]["content"]}
+
+        return FunctionEndpoint(answer)
+
+    async def in_flight(self):
+        return self.working
 
 
 BODY = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "1"}}]}

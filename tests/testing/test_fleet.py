@@ -276,6 +276,17 @@ async def test_html_pages(http, fake_fleet, kind, status):
         assert "<html>" in await response.text()
 
 
+async def test_a_schema_is_refused_only_where_there_is_one(http, fake_fleet):
+    fleet = fake_fleet(faults=(Fault("schema_refused"),))
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    status, answer = await ask(http, fleet.urls[0], response_format=schema)
+    assert status == 400
+    assert "not supported by xgrammar" in answer["error"]["message"]
+    for other in (None, {"type": "json_object"}):
+        assert (await ask(http, fleet.urls[0], response_format=other))[0] == 200
+    assert fleet.record().faults == {"schema_refused": 1}
+
+
 # Faults of the connection
 
 
@@ -407,6 +418,33 @@ async def test_reasoning_only(http, fake_fleet):
     message = answer["choices"][0]["message"]
     assert message["content"] is None
     assert message["reasoning_content"] == echo("hello")
+
+
+def call_a_tool(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    function = {"name": "magic", "arguments": '{"input": 3}'}
+    return {"content": None, "tool_calls": [{"id": "1", "type": "function", "function": function}]}
+
+
+async def test_the_answer_rule_may_return_a_message(http, fake_fleet):
+    answer = await odd(http, fake_fleet(answer=call_a_tool))
+    assert answer["choices"][0]["message"] == {"role": "assistant", **call_a_tool({})}
+    assert answer["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "reason"),
+    [
+        ("length", "", "length"),
+        ("empty", "", "stop"),
+        ("refusal", None, "stop"),
+        ("reasoning_only", None, "stop"),
+    ],
+)
+async def test_odd_answers_call_no_tools(http, fake_fleet, kind, content, reason):
+    answer = await odd(http, fake_fleet(answer=call_a_tool, faults=(Fault(kind),)))
+    (choice,) = answer["choices"]
+    assert "tool_calls" not in choice["message"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (content, reason)
 
 
 async def test_many_choices(http, fake_fleet):

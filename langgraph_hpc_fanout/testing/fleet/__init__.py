@@ -8,6 +8,7 @@ from langgraph_hpc_fanout.testing.fleet.record import (
     Served,
     prompt_id,
 )
+from langgraph_hpc_fanout.testing.fleet.scripted import scripted
 from langgraph_hpc_fanout.testing.fleet.server import FakeFleet
 from langgraph_hpc_fanout.testing.fleet.spec import (
     Constant,
@@ -31,4 +32,5 @@ __all__ = [
     "Uniform",
     "echo",
     "prompt_id",
+    "scripted",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -35,8 +35,20 @@ def last_user_message(body: Mapping[str, Any]) -> str:
     """Text of the last message of the user, or empty."""
     for message in reversed(body["messages"]):
         if message.get("role") == "user":
-            return _text(message.get("content"))
+            return text_of(message.get("content"))
     return ""
+
+
+def text_of(content: object) -> str:
+    """Text of a message's content, which is a string or a list of parts."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else ()
+    return "".join(
+        part["text"]
+        for part in parts
+        if isinstance(part, dict) and isinstance(part.get("text"), str)
+    )
 
 
 def token_count(characters: int) -> int:
@@ -68,39 +80,56 @@ def respond(
     return HttpResponse(200, orjson.dumps(answer)), tokens
 
 
-def completion(body: Mapping[str, Any], text: str) -> Json:
-    """A chat completion, cut to `max_tokens`.
+def completion(body: Mapping[str, Any], answer: str | Mapping[str, Any]) -> Json:
+    """A chat completion of a text or of an assistant's message.
 
     The shape is vLLM's `ChatCompletionResponse`
     (vllm/entrypoints/openai/chat_completion/protocol.py), less the fields that are always null.
-    A cut answer says finish_reason `length`
+    A text ends before the first of the request's `stop` texts, then it is cut to `max_tokens`.
+    A cut answer says finish_reason `length`, one that calls tools `tool_calls`
     (https://platform.openai.com/docs/api-reference/chat/object).
     """
-    limit = token_limit(body)
-    whole = text
-    if limit is not None:
-        text = text[: limit * CHARACTERS_PER_TOKEN]
-    read = token_count(sum(len(_text(message.get("content"))) for message in body["messages"]))
-    written = token_count(len(text))
+    said = {"content": answer} if isinstance(answer, str) else answer
+    message: Json = {"role": "assistant", **said}
+    reason = "tool_calls" if message.get("tool_calls") else "stop"
+    if isinstance(text := message.get("content"), str):
+        whole = _until_stop(text, body.get("stop"))
+        message["content"] = whole[: _most_characters(body)]
+        if message["content"] != whole:
+            reason = "length"
+    read = token_count(sum(len(text_of(each.get("content"))) for each in body["messages"]))
+    written = token_count(_characters(message))
     return {
         "id": f"chatcmpl-{time.perf_counter_ns():x}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": body["model"],
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": text},
-                "logprobs": None,
-                "finish_reason": "stop" if text == whole else "length",
-            }
-        ],
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
         "usage": {
             "prompt_tokens": read,
             "completion_tokens": written,
             "total_tokens": read + written,
         },
     }
+
+
+def _until_stop(text: str, stop: str | Sequence[str] | None) -> str:
+    """The text before the first stop text, which servers leave out."""
+    stops = [stop] if isinstance(stop, str) else stop or ()
+    ends = [text.index(each) for each in stops if each and each in text]
+    return text[: min(ends, default=None)]
+
+
+def _most_characters(body: Mapping[str, Any]) -> int | None:
+    limit = token_limit(body)
+    return None if limit is None else limit * CHARACTERS_PER_TOKEN
+
+
+def _characters(message: Mapping[str, Any]) -> int:
+    """What a model had to write for a message: its text, its tools' names and arguments."""
+    functions = [call["function"] for call in message.get("tool_calls") or ()]
+    called = sum(len(function["name"]) + len(function["arguments"]) for function in functions)
+    return len(text_of(message.get("content"))) + called
 
 
 def _wrong_model(answer: Json) -> None:
@@ -110,10 +139,9 @@ def _wrong_model(answer: Json) -> None:
 
 def _length(answer: Json) -> None:
     """Cut by the server's own limit: OpenAI's finish_reason `length`."""
-    choice = answer["choices"][0]
-    text = choice["message"]["content"]
+    text = _said(answer)
     _say(answer, text[: len(text) // 2])
-    choice["finish_reason"] = "length"
+    answer["choices"][0]["finish_reason"] = "length"
 
 
 def _empty(answer: Json) -> None:
@@ -123,11 +151,7 @@ def _empty(answer: Json) -> None:
 
 def _refusal(answer: Json) -> None:
     """OpenAI's refusal (https://platform.openai.com/docs/guides/structured-outputs#refusals)."""
-    answer["choices"][0]["message"] = {
-        "role": "assistant",
-        "content": None,
-        "refusal": _REFUSAL,
-    }
+    _replace(answer, content=None, refusal=_REFUSAL)
 
 
 def _reasoning_only(answer: Json) -> None:
@@ -138,17 +162,14 @@ def _reasoning_only(answer: Json) -> None:
     (https://docs.vllm.ai/en/latest/features/reasoning_outputs.html; `--reasoning-format` in
     llama.cpp's tools/server/README.md).
     """
-    message = answer["choices"][0]["message"]
-    message["reasoning_content"] = message["content"]
-    message["content"] = None
+    _replace(answer, content=None, reasoning_content=_said(answer))
 
 
 def _many_choices(answer: Json) -> None:
     """Two choices, as for `n=2`."""
-    first = answer["choices"][0]
-    answer["choices"].append(
-        {**first, "index": 1, "message": {"role": "assistant", "content": "another choice"}}
-    )
+    message = {"role": "assistant", "content": "another choice"}
+    other = {"index": 1, "message": message, "logprobs": None, "finish_reason": "stop"}
+    answer["choices"].append(other)
 
 
 def _no_usage(answer: Json) -> None:
@@ -168,26 +189,26 @@ ODDITIES: Mapping[FaultKind, Callable[[Json], None]] = {
 """Faults that are a well-formed completion all the same: each changes a good one in place."""
 
 
-def _apply(rule: AnswerRule | None, attempt: Attempt) -> str:
+def _apply(rule: AnswerRule | None, attempt: Attempt) -> str | Mapping[str, Any]:
     if rule is None:
         return echo(attempt.prompt)
     return rule if isinstance(rule, str) else rule(attempt.body)
 
 
+def _said(answer: Json) -> str:
+    return text_of(answer["choices"][0]["message"].get("content"))
+
+
 def _say(answer: Json, text: str) -> None:
+    _replace(answer, content=text)
     usage = answer["usage"]
-    answer["choices"][0]["message"]["content"] = text
     usage["completion_tokens"] = token_count(len(text))
     usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
 
 
-def _text(content: object) -> str:
-    """Text of a message's content, which is a string or a list of parts."""
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else ()
-    return "".join(
-        part["text"]
-        for part in parts
-        if isinstance(part, dict) and isinstance(part.get("text"), str)
-    )
+def _replace(answer: Json, **message: Any) -> None:
+    """Put another message in the place of the first, whose tools are not called then."""
+    choice = answer["choices"][0]
+    choice["message"] = {"role": "assistant", **message}
+    if choice["finish_reason"] == "tool_calls":
+        choice["finish_reason"] = "stop"

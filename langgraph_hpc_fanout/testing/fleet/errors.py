@@ -110,6 +110,15 @@ def _loading(fault: Fault) -> HttpResponse:
     return _with_retry_after(_json(503, {"error": error}), fault)
 
 
+def _schema_refused(_: Fault) -> HttpResponse:
+    """The words of vLLM's `validate_xgrammar_grammar`.
+
+    It looks at the schema before anything is generated
+    (vllm/v1/structured_output/backend_xgrammar.py); uniqueItems or patternProperties will do.
+    """
+    return bad_request("The provided JSON schema contains features not supported by xgrammar.")
+
+
 def _bad_gateway(_: Fault) -> HttpResponse:
     """The page of nginx when the server behind it does not answer."""
     return HttpResponse(502, _NGINX_502, content_type="text/html")
@@ -127,6 +136,7 @@ REJECTIONS: Mapping[FaultKind, Callable[[Fault], HttpResponse]] = {
     "http_503": _loading,
     "html_502": _bad_gateway,
     "html_200": _login,
+    "schema_refused": _schema_refused,
 }
 """Faults that a gate in front of the model answers: at once, without a slot."""
 

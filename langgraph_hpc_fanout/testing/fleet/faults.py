@@ -29,6 +29,7 @@ FaultKind = Literal[
     "reasoning_only",
     "many_choices",
     "no_usage",
+    "schema_refused",
 ]
 """The faults.
 
@@ -55,6 +56,7 @@ FaultKind = Literal[
 | `reasoning_only` | `reasoning_content`, content null |
 | `many_choices` | two choices although one was asked for |
 | `no_usage` | a good answer without `usage` |
+| `schema_refused` | vLLM's 400 for a schema that it cannot enforce; only with `json_schema` |
 """
 
 _KINDS = frozenset(get_args(FaultKind))
@@ -65,6 +67,8 @@ _POLITE = frozenset({"http_429", "http_503"})
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One thing that goes wrong with some requests. All conditions given must hold.
+
+    `schema_refused` strikes only requests whose `response_format` has type `json_schema`.
 
     Attributes:
         kind: What goes wrong, see `FaultKind`.
@@ -117,6 +121,7 @@ class Fault:
             and (self.first is None or attempt.arrival < self.first)
             and (self.contains is None or self.contains in attempt.prompt)
             and (self.when is None or self.when(attempt.body))
+            and (self.kind != "schema_refused" or _has_schema(attempt.body))
         )
 
 
@@ -135,6 +140,11 @@ class Attempt:
     prompt: str
     nth: int
     arrival: int
+
+
+def _has_schema(body: Mapping[str, Any]) -> bool:
+    wanted = body.get("response_format")
+    return isinstance(wanted, dict) and wanted.get("type") == "json_schema"
 
 
 class Dice:

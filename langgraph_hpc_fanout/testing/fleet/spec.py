@@ -12,8 +12,12 @@ from typing_extensions import TypedDict
 
 from langgraph_hpc_fanout.testing.fleet.faults import Fault
 
-AnswerRule = str | Callable[[Mapping[str, Any]], str]
-"""A fixed text, or a function of the request's JSON body that returns the text."""
+AnswerRule = str | Callable[[Mapping[str, Any]], str | Mapping[str, Any]]
+"""A fixed text, or a function of the request's JSON body.
+
+The function returns a text, or an assistant's message such as
+`{"content": None, "tool_calls": [...]}`.
+"""
 
 _NORMAL = NormalDist()
 
@@ -120,8 +124,9 @@ class FakeEndpoint:
         max_queue: Most requests that may wait; None for no bound, as vLLM and llama.cpp.
         overload: Status of the requests beyond `max_queue`.
         api_key: Bearer token that requests must carry; None for none.
-        answer: The text that it answers, see `AnswerRule`; None for `echo` of the last
-            user message. Functions run on the server's loop, so they must be quick.
+        answer: What it answers, see `AnswerRule`; None for `echo` of the last user message,
+            `scripted` for tool calls and JSON. Functions run on the server's loop, so they
+            must be quick.
         faults: What goes wrong; the first that strikes a request is the one it gets.
         port: Port on 127.0.0.1; 0 for a free one.
 
