@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langgraph_hpc_fanout import reducers
-    from langgraph_hpc_fanout.dispatch.pool import Pool
     from langgraph_hpc_fanout.dispatch.retry import Retry
     from langgraph_hpc_fanout.endpoints.function import FunctionEndpoint
     from langgraph_hpc_fanout.endpoints.limits import Limits
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
     from langgraph_hpc_fanout.journal.journal import Journal
     from langgraph_hpc_fanout.journal.results import Results
     from langgraph_hpc_fanout.nodes import FanOutNode, ReduceNode
+    from langgraph_hpc_fanout.pool import Pool
     from langgraph_hpc_fanout.records import (
+        ChatError,
         Failure,
         FanOutError,
         Outcome,
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Bundling": "endpoints.protocol",
+    "ChatError": "records",
     "Endpoint": "endpoints.protocol",
     "Failure": "records",
     "FanOutError": "records",
@@ -45,7 +47,7 @@ _HOMES = {
     "Limits": "endpoints.limits",
     "OpenAIEndpoint": "endpoints.openai",
     "Outcome": "records",
-    "Pool": "dispatch.pool",
+    "Pool": "pool",
     "Prompt": "tasks.prompt",
     "ReduceNode": "nodes",
     "Reply": "records",
@@ -59,6 +61,7 @@ _HOMES = {
 
 __all__ = [
     "Bundling",
+    "ChatError",
     "Endpoint",
     "Failure",
     "FanOutError",

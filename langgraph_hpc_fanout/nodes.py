@@ -18,10 +18,10 @@ from typing_extensions import TypedDict
 
 from langgraph_hpc_fanout import reducers
 from langgraph_hpc_fanout.dispatch.loop import is_loop_thread
-from langgraph_hpc_fanout.dispatch.pool import Pool
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.journal.journal import Journal
 from langgraph_hpc_fanout.journal.results import Results
+from langgraph_hpc_fanout.pool import Pool
 from langgraph_hpc_fanout.records import FanOutError
 from langgraph_hpc_fanout.reducers import Reducer
 from langgraph_hpc_fanout.runs.calling import TASK_CONCURRENCY

@@ -1,6 +1,5 @@
-"""Who gets which request when: a pool's scheduler, its lanes and its background loop."""
+"""Who gets which request when: a scheduler, its lanes and the loop that they live on."""
 
-from langgraph_hpc_fanout.dispatch.pool import Pool
 from langgraph_hpc_fanout.dispatch.retry import Retry
 
-__all__ = ["Pool", "Retry"]
+__all__ = ["Retry"]

@@ -200,6 +200,12 @@ class Job:
         self.in_flight.discard(ticket)
         self._again.pop(ticket, None)
 
+    def withdraw(self, ticket: Ticket) -> None:
+        """Nobody wants its answer any more: forget it, and stop sending it."""
+        self.drop(ticket)
+        if ticket.bundle is not None:
+            ticket.bundle.leave(asyncio.get_running_loop().time())
+
     def close(self) -> None:
         """Send nothing more and cancel what is in flight. Runs on the dispatch loop."""
         self.open = False

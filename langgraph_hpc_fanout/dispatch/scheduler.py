@@ -12,11 +12,19 @@ from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane, State
 from langgraph_hpc_fanout.dispatch.retry import ACTIONS, Action
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint
-from langgraph_hpc_fanout.records import Failure, Reply
+from langgraph_hpc_fanout.records import Failure, FailureKind, Reply
 
 
 class NoEndpointError(LookupError):
-    """No endpoint serves the model that a run asks for; the message says why for each."""
+    """No endpoint serves the model that is asked for; the message says why for each.
+
+    Attributes:
+        kind: The kind of failure that this is to who asked.
+    """
+
+    def __init__(self, message: str, kind: FailureKind = "cold") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class Scheduler:
@@ -56,7 +64,7 @@ class Scheduler:
             lane.start()
         while True:
             if denied := self._denied():
-                raise NoEndpointError(explain(denied, model))
+                raise NoEndpointError(explain(denied, model), "auth")
             served = {
                 name for lane in self.lanes if lane.state is State.OPEN for name in lane.serves
             }
@@ -77,7 +85,8 @@ class Scheduler:
         if model is None and served:
             raise NoEndpointError(
                 f"The pool serves several models ({', '.join(sorted(served))}); "
-                "say which one is meant with Prompt(model=...)."
+                "say which one is meant with model=...",
+                "permanent",
             )
         raise NoEndpointError(explain(self.why_not(), model))
 
@@ -94,6 +103,13 @@ class Scheduler:
         job.refresh()
         for lane in self.lanes:
             lane.wake()
+
+    def offer(self, job: Job) -> None:
+        """A job has a little more to feed: enough for one lane, the least busy."""
+        job.refresh()
+        ready = [lane for lane in self.lanes if lane.has_room and job.model in lane.serves]
+        if ready:
+            min(ready, key=lambda lane: lane.in_flight).wake()
 
     def remove(self, job: Job) -> None:
         """Close a job: nothing more is sent for it, what is in flight is cancelled."""
@@ -136,6 +152,12 @@ class Scheduler:
         """Act on what came back for a ticket."""
         if not ticket.open:
             return
+        was_full = job.is_full
+        self._act(job, ticket, reply, lane, seconds)
+        if was_full and not job.is_full:
+            self.offer(job)  # its turn may come in another lane
+
+    def _act(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
         failure = reply.failure
         if failure is None:
             self._settle(job, ticket, reply, lane, seconds)

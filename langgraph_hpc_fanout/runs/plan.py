@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from langgraph_hpc_fanout.dispatch.pool import Pool
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.journal.journal import Journal
+from langgraph_hpc_fanout.pool import Pool
 from langgraph_hpc_fanout.runs.overrides import overrides_in
 from langgraph_hpc_fanout.runs.shard import Shard
 from langgraph_hpc_fanout.tasks.prompt import Prompt

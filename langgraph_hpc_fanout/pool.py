@@ -7,13 +7,20 @@ import logging
 import resource
 import weakref
 from collections.abc import Iterable
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from langgraph_hpc_fanout.dispatch.calls import Calls
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
-from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
+from langgraph_hpc_fanout.dispatch.retry import Retry
+from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError, Scheduler
 from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint
+from langgraph_hpc_fanout.records import Failure, Reply, Request
+
+if TYPE_CHECKING:
+    from langgraph_hpc_fanout.chat_models import PoolChatModel
 
 logger = logging.getLogger("langgraph_hpc_fanout")
 
@@ -51,6 +58,7 @@ class Pool:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"The pool has several endpoints named {', '.join(twice)}.")
         self._scheduler: Scheduler | None = None
+        self._calls: dict[tuple[str, Retry], Calls] = {}
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
     def __repr__(self) -> str:
@@ -67,6 +75,46 @@ class Pool:
     ) -> None:
         self.close()
 
+    def chat_model(
+        self, model: str | None = None, *, retry: Retry = Retry(), **settings: Any
+    ) -> PoolChatModel:
+        """A LangChain chat model whose calls go through this pool's lanes.
+
+        It keeps the pool's limits together with everything else that uses the pool, and is what
+        chains and agents that are a fan-out's task should ask.
+
+        Args:
+            model: Logical model name; by default the only model that the pool serves.
+            retry: How hard to try for one call.
+            settings: What langchain-openai's chat models take: `temperature`, `max_tokens`,
+                `seed`, `stop`, `extra_body` and so on.
+
+        Raises:
+            ChatError: From its calls, if one has no answer after all tries.
+
+        Example:
+            ```python
+            agent = create_agent(pool.chat_model(temperature=0), tools=[search])
+            screen = FanOutNode("molecules", agent)
+            ```
+        """
+        from langgraph_hpc_fanout.chat_models import PoolChatModel  # noqa: PLC0415 - LangChain
+
+        return PoolChatModel(pool=self, model=model or "", retry=retry, **settings)
+
+    async def ask(self, request: Request, retry: Retry = Retry()) -> Reply:
+        """The last word of the lanes on one request; runs on the dispatch loop.
+
+        The limits, retries and failover are those of a run.
+        """
+        scheduler = self.scheduler()
+        try:
+            model = await scheduler.resolve(request.model)
+        except NoEndpointError as error:
+            return Reply(0, failure=Failure(error.kind, str(error)))
+        calls = self._calls.setdefault((model, retry), Calls(scheduler, model, retry))
+        return await calls.ask(replace(request, model=model))
+
     def close(self) -> None:
         """End what is running and close all connections; the next use opens them again."""
         if self._scheduler is not None:
@@ -80,6 +128,7 @@ class Pool:
                 self._finalizer.detach()
             _allow_connections(sum(each.limits.concurrency for each in self.endpoints))
             self._scheduler = scheduler = Scheduler(self.endpoints)
+            self._calls = {}
             dispatch = dispatch_loop()
             if dispatch.loop is loop:
                 dispatch.at_exit(scheduler.close)
