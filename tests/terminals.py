@@ -35,7 +35,7 @@ class OnTerminal:
             stdin=terminal,
             stdout=terminal,
             stderr=terminal,
-            env={**os.environ, "TERM": "xterm", **environment},
+            env={**os.environ, "HPC_FANOUT_PROGRESS": "", "TERM": "xterm", **environment},
         )
         os.close(terminal)
         self._written = b""

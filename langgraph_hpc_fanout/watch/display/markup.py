@@ -16,9 +16,8 @@ from langgraph_hpc_fanout.watch.display.protocol import Event
 
 _MOST_ENDPOINTS = 12
 # Text has the notebook's own colour, and greys are see-through: right on light and on dark.
-_FRAME = "font:13px/1.6 system-ui,sans-serif;max-width:46em;margin:.3em 0"
+_FRAME = "font:13px/1.6 system-ui,sans-serif;max-width:52em;margin:.3em 0"
 _TRACK = "display:flex;height:8px;margin:3px 0;border-radius:4px;background:#8884;overflow:hidden"
-_PALE = "opacity:.75"
 _CELL = "padding:0 1.2em 0 0;text-align:left"
 _OK, _FAILED = "#2a9d5c", "#d9534f"
 
@@ -28,8 +27,8 @@ def markup(event: Event, *, ended: bool) -> str:
     heading = f"<b>{escape(event['node'])}</b> {counted(event)} ({share(event):.0%})"
     return (
         f'<div style="{_FRAME}">'
-        f"<div>{heading} <span style={_PALE!r}>{times(event, ended=ended)}</span></div>"
-        f"{_bar(event)}{_counts(event)}{_endpoints(event)}</div>"
+        f"<div>{heading} {_pale(times(event, ended=ended))}</div>"
+        f"{_bar(event)}<div>{_counts(event)}</div>{_endpoints(event)}</div>"
     )
 
 
@@ -47,11 +46,15 @@ def _counts(event: Event) -> str:
     counts = [f"{event['ok']:,} ok"]
     if event["cached"]:
         counts.append(f"{event['cached']:,} known before")
-    if event["failed"]:
-        kinds = escape(failed_kinds(event))
-        counts.append(f'<span style="color:{_FAILED}">{failures(event):,} failed: {kinds}</span>')
     counts += [f"{event['in_flight']:,} in flight", speed(event)]
-    return f'<div style="{_PALE}">{", ".join(counts)}</div>'
+    return _pale(", ".join(counts)) + _failures(event)
+
+
+def _failures(event: Event) -> str:
+    if not event["failed"]:
+        return ""
+    kinds = escape(failed_kinds(event))
+    return f'<div style="color:{_FAILED}">{failures(event):,} failed: {kinds}</div>'
 
 
 def _endpoints(event: Event) -> str:
@@ -60,9 +63,13 @@ def _endpoints(event: Event) -> str:
         return ""
     rows = "".join(
         f'<tr style="background:none"><td style="{_CELL}">{escape(name)}</td>'
-        f'<td style="text-align:right">{count:,}</td></tr>'
+        f'<td style="text-align:right">{count:,} items</td></tr>'
         for name, count in busiest[:_MOST_ENDPOINTS]
     )
     more = len(busiest) - _MOST_ENDPOINTS
-    rest = f'<div style="{_PALE}">and {more:,} more endpoints</div>' if more > 0 else ""
+    rest = _pale(f"and {more:,} more endpoints") if more > 0 else ""
     return f'<table style="margin:.3em 0;border:0"><tbody>{rows}</tbody></table>{rest}'
+
+
+def _pale(text: str) -> str:
+    return f'<span style="opacity:.75">{text}</span>'
