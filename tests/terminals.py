@@ -1,4 +1,4 @@
-"""Programs that run on a real terminal: what they wrote there, and their keys."""
+"""Programs that run on a real terminal: what they wrote there, and what is left of it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ import os, signal, sys, threading, time
 sys.path.insert(0, sys.argv[1])
 from graphs import build, molecules, right_answers
 from langgraph_hpc_fanout import Limits, OpenAIEndpoint, Pool
+from langgraph_hpc_fanout.watch.display import screen
+screen._PATIENCE_SECONDS = 10.0  # a busy machine draws late
 pool = Pool(OpenAIEndpoint(sys.argv[2], limits=Limits(concurrency=2)))
 """
 
