@@ -30,7 +30,6 @@ from langgraph_hpc_fanout import (
 from langgraph_hpc_fanout.testing.local_llm import LocalLLM
 
 PARALLEL = 8
-LINE_SECONDS = 5.0
 
 TURNS = ChatPromptTemplate.from_messages(
     [
@@ -64,32 +63,6 @@ def build_graph(url: str) -> Any:
     builder = StateGraph(State)
     add_fan_out(builder, screen, gather, after=START, before=END)
     return builder.compile()
-
-
-def run(graph: Any, molecules: list[Molecule]) -> dict[str, Any]:
-    """The graph's last state; progress goes to standard error while it runs."""
-    state: dict[str, Any] = {}
-    next_line = 0.0
-    for mode, data in graph.stream({"molecules": molecules}, stream_mode=["custom", "values"]):
-        if mode == "values":
-            state = data
-        elif sys.stderr.isatty():
-            print(f"\r{progress_line(data)}\033[K", end="", file=sys.stderr, flush=True)
-        elif data["seconds"] >= next_line or data["done"] == data["total"]:
-            print(progress_line(data), file=sys.stderr, flush=True)
-            next_line = data["seconds"] + LINE_SECONDS
-    print(file=sys.stderr)
-    return state
-
-
-def progress_line(event: dict[str, Any]) -> str:
-    """A progress event as a bar and a few figures."""
-    filled = 30 * event["done"] // max(1, event["total"])
-    tokens = event["tokens"]["completion"] / max(event["seconds"], 0.001)
-    return (
-        f"[{'█' * filled}{'·' * (30 - filled)}] {event['done']}/{event['total']} molecules, "
-        f"{event['in_flight']} in flight, {tokens:.0f} tokens/s, {event['seconds']:.1f} s"
-    )
 
 
 def said(answer: str | None) -> str | None:
@@ -141,11 +114,12 @@ def print_summary(state: dict[str, Any]) -> None:
 
 def ask(molecules: list[Molecule], url: str | None) -> dict[str, Any]:
     """Run the graph against the server at `url`, or against one that lives as long."""
+    given = {"molecules": molecules}
     if url:
-        return run(build_graph(url), molecules)
+        return build_graph(url).invoke(given)
     with LocalLLM(parallel=PARALLEL) as server:
         print(f"A real LLM ({server.model}) answers at {server.url}.", file=sys.stderr)
-        return run(build_graph(server.url), molecules)
+        return build_graph(server.url).invoke(given)
 
 
 def main() -> int:

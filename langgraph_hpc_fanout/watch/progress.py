@@ -1,19 +1,15 @@
-"""Where a run stands: counters, the event that shows them, and the line that logs them."""
+"""Where a run stands: counters, and the event that shows them."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from langgraph_hpc_fanout.records import Outcome
 
-logger = logging.getLogger("langgraph_hpc_fanout")
-
 EVENT_TYPE = "hpc_fanout.progress"
 EVENT_VERSION = 1
-_LOG_SECONDS = 5.0
 
 
 class Progress:
@@ -41,7 +37,6 @@ class Progress:
     def begin(self) -> None:
         """The run begins now."""
         self._started = self._clock()
-        self._next_line = self._started + _LOG_SECONDS
 
     @property
     def done(self) -> int:
@@ -89,24 +84,3 @@ class Progress:
             "tokens": {"prompt": self.prompt_tokens, "completion": self.completion_tokens},
             "endpoints": dict(self.endpoints),
         }
-
-    def log_line(self, in_flight: int, *, final: bool = False) -> None:
-        """Log where the run stands, at most every few seconds unless it is the last line."""
-        now = self._clock()
-        if not final and now < self._next_line:
-            return
-        self._next_line = now + _LOG_SECONDS
-        seconds = max(self.seconds, 1e-9)
-        logger.info(
-            "%s: %d/%d done, %d ok, %d failed%s, %d in flight, %.1f items/s, %.0f tokens/s, %.1f s",
-            self._node,
-            self.done,
-            self.total,
-            self.ok,
-            self.failures.total(),
-            f" {dict(self.failures)}" if self.failures else "",
-            in_flight,
-            (self.done - self.cached) / seconds,
-            self.completion_tokens / seconds,
-            seconds,
-        )

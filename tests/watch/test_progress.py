@@ -1,8 +1,6 @@
-"""Progress: what is counted, the event that shows it and the line that logs it."""
+"""Progress: what is counted, and the event that shows it."""
 
 from __future__ import annotations
-
-import logging
 
 import orjson
 import pytest
@@ -117,37 +115,3 @@ def test_nothing_remains_at_the_end(progress, clock):
 def test_seconds_are_rounded_to_milliseconds(progress, clock):
     clock.now += 1.23456
     assert progress.event(0)["seconds"] == 1.235
-
-
-def test_the_line_says_where_the_run_stands(progress, clock, caplog):
-    caplog.set_level(logging.INFO, "langgraph_hpc_fanout")
-    for _ in range(3):
-        progress.count(answer(usage=Usage(10, 40)))
-    progress.count(failure("timeout"))
-    clock.now += 8.0
-    progress.log_line(2)
-    (line,) = caplog.messages
-    assert line == (
-        "screen: 4/10 done, 3 ok, 1 failed {'timeout': 1}, 2 in flight, 0.5 items/s, "
-        "15 tokens/s, 8.0 s"
-    )
-
-
-def test_the_line_comes_every_five_seconds_and_at_the_end(progress, clock, caplog):
-    caplog.set_level(logging.INFO, "langgraph_hpc_fanout")
-    lines = []
-    for _ in range(22):
-        clock.now += 0.5
-        progress.log_line(0)
-        lines.append(len(caplog.messages))
-    assert (lines[8], lines[9], lines[18], lines[19]) == (0, 1, 1, 2)
-    progress.log_line(0, final=True)
-    assert len(caplog.messages) == 3
-
-
-def test_the_last_line_of_a_run_that_took_no_time(progress, caplog):
-    caplog.set_level(logging.INFO, "langgraph_hpc_fanout")
-    progress.log_line(0, final=True)
-    assert caplog.messages == [
-        "screen: 0/10 done, 0 ok, 0 failed, 0 in flight, 0.0 items/s, 0 tokens/s, 0.0 s"
-    ]

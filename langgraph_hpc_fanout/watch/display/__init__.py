@@ -1,0 +1,1 @@
+"""How people are shown where a run stands: a bar, a view in a notebook, or lines."""
