@@ -1,13 +1,15 @@
 """What a fan-out's outcomes become in graph state.
 
 A reducer is a callable over an iterable of `Outcome` in input order; write your own the same
-way. Those that take settings (`fold`, `top_k`, `best_of`) return such a callable. Values that
-go into graph state should be plain data.
+way. Those that take settings (`fold`, `top_k`, `best_of`, `vote`) return such a callable. Values
+that go into graph state should be plain data.
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
+import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -123,6 +125,61 @@ def best_of(score: Callable[[Outcome], float]) -> Callable[[Iterable[Outcome]], 
         return None if best is None else best.value
 
     return reduce
+
+
+def vote(
+    *, of: Callable[[Any], Any] | None = None, abstain_below: float = 0.0
+) -> Callable[[Iterable[Outcome]], list[dict[str, Any]]]:
+    """A reducer that lets the samples of each item vote, see `Prompt(samples=...)`.
+
+    Args:
+        of: What of a value counts, for example `lambda value: value["class"]`; by default all
+            of it. Samples that failed have no vote.
+        abstain_below: Least share of the votes (0 to 1) that a winner must have.
+
+    Returns:
+        A reducer that gives, for each item in input order, `{"value", "share", "entropy",
+        "votes", "samples"}`: the winner (of equal ones the first; None when nobody voted or the
+        share is too small), its share of the votes, the entropy of the votes in bits, their
+        number, and the number of samples.
+
+    Raises:
+        ValueError: If `abstain_below` is no share.
+
+    Example:
+        ```python
+        prompt = Prompt("Is {smiles} toxic? Answer yes or no.", samples=5, temperature=0.8)
+        gather = ReduceNode(screen, into="votes", reducer=reducers.vote(abstain_below=0.6))
+        ```
+    """
+    if not 0.0 <= abstain_below <= 1.0:
+        raise ValueError(f"vote(abstain_below={abstain_below!r}) is no share from 0 to 1.")
+
+    def reduce(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
+        return [
+            _count_votes(list(samples), of, abstain_below)
+            for _, samples in itertools.groupby(outcomes, key=lambda outcome: outcome.index)
+        ]
+
+    return reduce
+
+
+def _count_votes(
+    samples: list[Outcome], of: Callable[[Any], Any] | None, abstain_below: float
+) -> dict[str, Any]:
+    ballots = [of(each.value) if of else each.value for each in samples if each.ok]
+    by_text = {orjson.dumps(ballot, option=orjson.OPT_SORT_KEYS): ballot for ballot in ballots}
+    votes = Counter(orjson.dumps(ballot, option=orjson.OPT_SORT_KEYS) for ballot in ballots)
+    shares = [count / len(ballots) for count in votes.values()]
+    share = max(shares, default=0.0)
+    winner = by_text[votes.most_common(1)[0][0]] if votes and share >= abstain_below else None
+    return {
+        "value": winner,
+        "share": share,
+        "entropy": abs(-sum(part * math.log2(part) for part in shares)),
+        "votes": len(ballots),
+        "samples": len(samples),
+    }
 
 
 def stats(outcomes: Iterable[Outcome]) -> dict[str, Any]:

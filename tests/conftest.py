@@ -8,6 +8,7 @@ import pytest
 from blockbuster import BlockBuster
 
 from langgraph_hpc_fanout import Pool
+from langgraph_hpc_fanout.testing import LocalLLM
 
 _HARMLESS = ("os.path.", "threading.Lock.acquire")
 
@@ -24,6 +25,13 @@ def pool_over():
     yield make
     for pool in pools:
         pool.close()
+
+
+@pytest.fixture(scope="module")
+def real_llm():
+    """A real server with a small real model on loopback."""
+    with LocalLLM(parallel=4) as llm:
+        yield llm
 
 
 @pytest.fixture(autouse=True)

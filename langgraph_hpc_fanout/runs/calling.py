@@ -204,7 +204,12 @@ class Calling:
             if scope.expired():
                 failure = Failure("timeout", f"it took more than {self._deadline:g} s")
             fields = self._failed(call, failure)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if self._threads is None and self._host is not task_loop().loop:
+                raise  # Ctrl-C on the caller's own loop
+            fields = self._failed(call, Failure("permanent", _raised(error)))
         except Exception as error:
+            # The user's code: an item's failure is data.
             logger.debug("Item %d", call.shard.index(call.offset), exc_info=True)
             fields = self._failed(call, _failure_of(error))
         model, usage = _usage(tokens)

@@ -38,7 +38,7 @@ class RunnableTask:
         self.in_thread = self.only_async = False
         if isinstance(given, Runnable):
             self._runnable = given
-            self.name, self.is_named = given.get_name(), _is_own_name(given)
+            self.name, self.is_named = _name_of(given)
         elif callable(given):
             _check_arity(given)
             self.only_async = _is_coroutine_function(given)
@@ -81,13 +81,12 @@ class RunnableTask:
         return await self._runnable.ainvoke(given, config)
 
 
-def _is_own_name(runnable: Runnable[Any, Any]) -> bool:
-    """Whether its name says which one it is, not only of which class."""
-    name = runnable.get_name()
-    return bool(getattr(runnable, "name", None)) and name not in (
-        type(runnable).__name__,
-        "LangGraph",
-    )
+def _name_of(runnable: Runnable[Any, Any]) -> tuple[str, bool]:
+    """Its name, and whether that says which one it is, not only of which class."""
+    config = getattr(runnable, "config", None) or {}  # of what with_config(run_name=...) gives
+    given = config.get("run_name") or getattr(runnable, "name", None)
+    name = given or runnable.get_name()
+    return name, bool(given) and name not in (type(runnable).__name__, "LangGraph")
 
 
 def _is_coroutine_function(function: Callable[..., Any]) -> bool:

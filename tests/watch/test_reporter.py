@@ -85,7 +85,9 @@ def test_displays_and_writers_see_the_same_event(progress, monkeypatch):
     assert shown == written == [progress.event(7)]
 
 
-@pytest.mark.parametrize("choose", [Broken, lambda: None, lambda: 1 / 0], ids=["broken", "none", "raises"])
+@pytest.mark.parametrize(
+    "choose", [Broken, lambda: None, lambda: 1 / 0], ids=["broken", "none", "raises"]
+)
 def test_neither_a_display_nor_a_writer_breaks_the_run(progress, monkeypatch, caplog, choose):
     caplog.set_level(logging.INFO, "langgraph_hpc_fanout")
     monkeypatch.setattr(module, "choose", choose)
