@@ -47,7 +47,7 @@ class _Running:
 
 
 class LocalLLM:
-    """A context manager around one real LLM server in a process of its own.
+    """One real LLM server in a process of its own, for a `with` block or `start` and `stop`.
 
     Its own process, because llama.cpp holds the GIL while it loads, and because a crash in
     C++ must fail one test and not end the run. The process ends with the `with` block, and
