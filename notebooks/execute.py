@@ -53,7 +53,8 @@ def execute(notebook: NotebookNode) -> None:
     """
     metadata = nbformat.from_dict(notebook.metadata)
     environment = {k: v for k, v in os.environ.items() if k != "HPC_FANOUT_PROGRESS"}
-    environment["PYTHONPATH"] = str(HERE.parent)
+    path = [str(HERE.parent), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     client = nbclient.NotebookClient(
         notebook,
         timeout=CELL_SECONDS,
