@@ -1,6 +1,6 @@
 # Everything from a fresh checkout: each target sets up what it needs, and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format docs bench bench-check lock clean
+.PHONY: help setup demo test test-slow lint format docs notebooks bench bench-check lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,6 +37,9 @@ format: $(READY)  ## Put the code into the one style.
 
 docs: $(READY)  ## Build the documentation into site/.
 	$(BIN)/zensical build --clean --strict
+
+notebooks: $(READY)  ## Execute the notebooks for real; writes notebooks/*.ipynb.
+	@$(BIN)/python -m notebooks.execute
 
 bench: $(READY)  ## Run all benchmarks in full; writes docs/benchmarks.md.
 	$(BIN)/python -m benchmarks

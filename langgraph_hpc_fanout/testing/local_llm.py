@@ -47,7 +47,7 @@ class _Running:
 
 
 class LocalLLM:
-    """A context manager around one real LLM server in a process of its own.
+    """One real LLM server in a process of its own, for a `with` block or `start` and `stop`.
 
     Its own process, because llama.cpp holds the GIL while it loads, and because a crash in
     C++ must fail one test and not end the run. The process ends with the `with` block, and
@@ -120,7 +120,8 @@ class LocalLLM:
         log = self._last_log if self._running is None else _last_lines(self._running.log)
         return "\n".join(log[-lines:])
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
+        """Start the server; returns when it answers. For where no `with` block can be."""
         if self._running is not None:
             raise RuntimeError("This LocalLLM is running already; make another one.")
         deadline = time.monotonic() + self._start_timeout
@@ -137,18 +138,25 @@ class LocalLLM:
             self._running = _Running(url, process, log, stack.pop_all())
         return self
 
+    def stop(self) -> None:
+        """End the server, whatever it is doing."""
+        running, self._running = self._live(), None
+        running.resources.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        running, self._running = self._live(), None
-        running.resources.close()
+        self.stop()
 
     def _live(self) -> _Running:
         if self._running is None:
-            raise RuntimeError("This LocalLLM is not running; use it in a with statement.")
+            raise RuntimeError("This LocalLLM is not running; start it or use a with statement.")
         return self._running
 
     def _environment(self) -> dict[str, str]:

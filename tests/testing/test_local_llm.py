@@ -158,6 +158,17 @@ def test_it_can_be_started_again():
         assert llm.pid != first
 
 
+@real
+def test_it_can_be_started_and_stopped_without_a_block():
+    llm = LocalLLM().start()
+    pid = llm.pid
+    assert call(llm.url, "/health")[0] == 200
+    llm.stop()
+    assert not alive(pid)
+    with pytest.raises(RuntimeError, match="not running"):
+        llm.stop()
+
+
 def wait_until_a_slot_is_busy(url: str) -> None:
     deadline = time.monotonic() + 20
     while not any(slot["is_processing"] for slot in call(url, "/slots")[1]):
@@ -195,14 +206,14 @@ def test_it_is_gone_when_the_run_is_killed():
 @real
 def test_it_stays_when_the_thread_that_started_it_ends():
     llm = LocalLLM()
-    thread = threading.Thread(target=llm.__enter__)
+    thread = threading.Thread(target=llm.start)
     thread.start()
     thread.join()
     try:
         time.sleep(0.2)
         assert call(llm.url, "/health")[0] == 200
     finally:
-        llm.__exit__(None, None, None)
+        llm.stop()
 
 
 @real
@@ -294,7 +305,7 @@ def test_a_server_that_is_not_healthy_in_time_is_ended(monkeypatch, tmp_path, se
     monkeypatch.setattr(local_llm, "__file__", str(script))
     llm = LocalLLM(start_timeout=1)
     with pytest.raises(RuntimeError, match=r"not healthy after 1 s; its log ends:\nwarming up"):
-        llm.__enter__()
+        llm.start()
     assert llm.log_tail() == "warming up"
     with pytest.raises(RuntimeError, match="not running"):
         _ = llm.pid
@@ -307,14 +318,14 @@ def test_the_log_tail_is_the_end_of_the_log(monkeypatch, tmp_path):
     monkeypatch.setattr(local_llm, "__file__", str(script))
     llm = LocalLLM()
     with pytest.raises(RuntimeError, match="ended early"):
-        llm.__enter__()
+        llm.start()
     assert llm.log_tail(lines=2) == "line 9997\nline 9998"
 
 
 @real
 def test_a_running_server_is_not_started_twice(llm):
     with pytest.raises(RuntimeError, match="running already"):
-        llm.__enter__()
+        llm.start()
 
 
 class EndedError(Exception):
