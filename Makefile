@@ -16,7 +16,7 @@ $(READY): requirements/dev.txt requirements/no-deps.txt pyproject.toml
 	@touch $@
 
 demo: $(READY)  ## Run the main job: real molecules, a real local LLM (or URL=...), a LangGraph graph.
-	@$(BIN)/python -m examples.solubility.demo $(if $(URL),--url $(URL))
+	@$(BIN)/python -m examples.molecules.demo $(if $(URL),--url $(URL))
 
 test: $(READY)  ## Run the test suite, with coverage.
 	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered
