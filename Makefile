@@ -1,6 +1,6 @@
 # Everything from a fresh checkout: each target sets up what it needs, and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format docs notebooks bench bench-check lock clean
+.PHONY: help setup demo studio test test-slow lint format docs notebooks bench bench-check lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,7 +16,10 @@ $(READY): requirements/dev.txt requirements/no-deps.txt pyproject.toml
 	@touch $@
 
 demo: $(READY)  ## Run the main job: real molecules, a real local LLM (or URL=...), a LangGraph graph.
-	@$(BIN)/python -m examples.solubility.demo $(if $(URL),--url $(URL))
+	@$(BIN)/python -m examples.molecules.demo $(if $(URL),--url $(URL))
+
+studio: $(READY)  ## Serve the molecules example to LangGraph Studio (URL=... of a model).
+	@cd examples/molecules && $(if $(URL),LLM_URL=$(URL)) $(CURDIR)/$(BIN)/langgraph dev --n-jobs-per-worker 8
 
 test: $(READY)  ## Run the test suite, with coverage.
 	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered

@@ -192,12 +192,15 @@ class Outcome:
         return cls(**fields)
 
 
-class FanOutError(Exception):
+class FanOutError(RuntimeError):
     """A run that cannot go on, as opposed to an item that failed.
 
     Raised from the branches of the fan-out after everything answered so far is safe, so
     that `invoke(None, config)` continues under a checkpointer, and from the reduce node when
     too few items succeeded.
+
+    A `RuntimeError`, because LangGraph's server shows clients the messages of Python's own errors
+    and their kin only, and because LangGraph's default retry policy lets those be.
 
     Attributes:
         outcomes: What was settled before the run ended, in input order.
@@ -212,8 +215,10 @@ class FanOutError(Exception):
         self.journal = journal
 
 
-class ChatError(Exception):
+class ChatError(RuntimeError):
     """A call of `pool.chat_model` that has no answer, after all tries.
+
+    A `RuntimeError` for the reasons that `FanOutError` is one.
 
     Attributes:
         failure: Why.

@@ -9,9 +9,10 @@ from dataclasses import FrozenInstanceError, fields
 import orjson
 import pytest
 from hypothesis import given
+from langgraph.types import RetryPolicy
 from properties import is_plain, outcomes, repeatable
 
-from langgraph_hpc_fanout import Failure, FanOutError, Outcome, Reply, Request, Usage
+from langgraph_hpc_fanout import ChatError, Failure, FanOutError, Outcome, Reply, Request, Usage
 
 
 @repeatable
@@ -115,6 +116,12 @@ def test_a_fan_out_error_carries_outcomes_and_names_the_journal():
     assert (list(error.outcomes), error.journal) == (outcomes, "/runs/a")
     back = pickle.loads(pickle.dumps(error))
     assert (str(back), list(back.outcomes), back.journal) == (str(error), outcomes, "/runs/a")
+
+
+@pytest.mark.parametrize("error", [FanOutError("It is over."), ChatError(Failure("auth", "No."))])
+def test_servers_show_our_errors_and_langgraph_does_not_retry_them(error):
+    assert isinstance(error, RuntimeError)
+    assert not RetryPolicy().retry_on(error)
 
 
 def test_a_fan_out_error_may_know_nothing():

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from langgraph_hpc_fanout.records import FanOutError
 
 
 class Overrides(BaseModel):
     """Settings of one invocation; None leaves a setting as it is."""
-
-    model_config = ConfigDict(extra="ignore", from_attributes=True)
 
     model: str | None = Field(None, min_length=1)
     max_tokens: int | None = Field(None, ge=1)
@@ -37,9 +35,9 @@ def overrides_in(context: Any, node: str) -> dict[str, Any]:
     """
     if context is None:
         return {}
-    given = dict(context) if isinstance(context, Mapping) else context
+    fields = context if isinstance(context, Mapping) else _attributes(context)
     try:
-        return Overrides.model_validate(given).model_dump(exclude_none=True)
+        return Overrides.model_validate(dict(fields)).model_dump(exclude_none=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
@@ -47,3 +45,8 @@ def overrides_in(context: Any, node: str) -> dict[str, Any]:
             f"{node}: the context's {field}={first['input']!r} cannot be used: {first['msg']}; "
             "nothing was sent."
         ) from None
+
+
+def _attributes(context: Any) -> dict[str, Any]:
+    """The same of an object; pydantic's `from_attributes` refuses classes made by `exec`."""
+    return {name: getattr(context, name, None) for name in Overrides.model_fields}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from examples.solubility.demo import build_graph, said
-from examples.solubility.molecules import load_molecules
+from examples.molecules.dataset import load_molecules
+from examples.molecules.demo import build_graph, said
 from langgraph_hpc_fanout.testing.local_llm import LocalLLM
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def test_the_graph_gets_real_answers_from_a_real_model():
 @pytest.mark.real_llm
 def test_the_demo_as_a_command():
     program = subprocess.run(
-        [sys.executable, "-m", "examples.solubility.demo", "--molecules", "10"],
+        [sys.executable, "-m", "examples.molecules.demo", "--molecules", "10"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -903,6 +903,19 @@ def test_the_command_serves_until_it_is_told_to_stop():
     assert rest.startswith("served 0, peak in flight 0")
 
 
+def test_the_command_may_do_what_requests_ask_for():
+    async def answer(url: str) -> Any:
+        schema = {"type": "json_schema", "json_schema": {"schema": {"type": "integer"}}}
+        async with aiohttp.ClientSession() as session:
+            return content((await ask(session, url, "Is it 7?", response_format=schema))[1])
+
+    command = [sys.executable, "-m", "langgraph_hpc_fanout.testing.fleet", "--scripted"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert asyncio.run(answer(process.stdout.readline().strip())) == "7"
+        process.send_signal(signal.SIGTERM)
+
+
 @pytest.fixture
 def handlers():
     """Puts signal handlers back, and gives what waits for the command's own."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from langgraph_hpc_fanout.testing.fleet.faults import Fault
+from langgraph_hpc_fanout.testing.fleet.scripted import scripted
 from langgraph_hpc_fanout.testing.fleet.server import FakeFleet
 from langgraph_hpc_fanout.testing.fleet.spec import Constant, Latency, Lognormal, Uniform
 
@@ -79,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     add("--max-queue", type=int, help="most requests that wait at one; no bound by default")
     add("--overload", type=int, choices=(429, 503), default=503, help="status beyond that")
     add("--api-key", help="bearer token that requests must carry")
+    add("--scripted", action="store_true", help="call tools and fit schemas, instead of an echo")
     add("--fault", type=parse_fault, action="append", default=[], help="such as http_500=0.1")
     add("--seed", type=int, default=0, help="seed of faults and latencies")
     add("--processes", type=int, default=0, help="processes to share them; 0: this one")
@@ -118,6 +120,7 @@ def _fleet(options: argparse.Namespace) -> FakeFleet:
         max_queue=options.max_queue,
         overload=options.overload,
         api_key=options.api_key,
+        answer=scripted if options.scripted else None,
         faults=tuple(options.fault),
         port=options.port,
     )

