@@ -267,9 +267,9 @@ class Dispatch:
     def lanes(self):
         return {lane.name: lane for lane in self.scheduler.lanes}
 
-    def add(self, items, *, retry=None, item_deadline=None):
+    def add(self, items, *, retry=None, **limits):
         """Let lanes pull from a client."""
-        job = Job(items, items.model, retry or Retry(), item_deadline)
+        job = Job(items, items.model, retry or Retry(), **limits)
         self.scheduler.add(job)
         return job
 

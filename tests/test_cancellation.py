@@ -281,3 +281,54 @@ def test_life_of_a_process(fake_fleet, name):
     finally:
         program.kill()
     assert (program.returncode, out.strip(), err) == (0, "ok", "")
+
+
+STREAM = """
+graph = build(pool)
+stream = graph.stream({"molecules": molecules(4)}, stream_mode="custom")
+print("ready", flush=True)
+try:
+    for event in stream:
+        if event["in_flight"] == 4:
+            if sys.argv[3] == "raise":
+                1 / 0
+            if sys.argv[3] == "close":
+                stream.close()
+            break
+except ZeroDivisionError:
+    pass
+stream = None
+print("left", flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["close", "break", "raise"])
+def test_a_stream_that_is_left_early_ends_the_run(fake_fleet, how):
+    """Ctrl-C may hit the caller's code between two steps: LangGraph sees its generator close."""
+    fleet = fake_fleet(latency=60.0, capacity=1000)
+    program = script(STREAM, fleet, how)
+    try:
+        out, err = program.communicate(timeout=40)  # no answer comes before 60 s
+    finally:
+        program.kill()
+    assert out.splitlines() == ["ready", "left"], err
+    assert INTERRUPTED in err
+    record = nothing_more_is_sent(fleet)
+    assert record.arrived == record.closed_early == 4
+
+
+def test_another_stream_that_is_left_early_ends_no_run_but_its_own(fake_fleet, pool_over):
+    fleet = fake_fleet(latency=0.2)
+    pool = pool_over(OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=8)))
+    graph = build(pool)
+    done = {}
+    thread = threading.Thread(
+        target=lambda: done.update(graph.invoke({"molecules": molecules(32)}))
+    )
+    thread.start()
+    fleet.wait(lambda record: record.in_flight == 8)
+    stream = graph.stream({"molecules": molecules(64)}, stream_mode="custom")
+    next(stream)
+    stream.close()
+    thread.join(30)
+    assert right_answers(done["predictions"], molecules(32))

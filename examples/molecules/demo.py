@@ -7,13 +7,13 @@ compiled graph, shows progress, and prints every answer beside the truth. `make 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.prompts import ChatPromptTemplate
 from langgraph.graph import END, START, StateGraph
+from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from examples.molecules.dataset import Molecule, load_molecules
@@ -31,15 +31,22 @@ from langgraph_hpc_fanout.testing.local_llm import LocalLLM
 
 PARALLEL = 8
 
+
+class Answer(BaseModel):
+    """What the model is to answer for each molecule; the server keeps it to this."""
+
+    solubility: Literal["low", "medium", "high"]
+
+
 TURNS = ChatPromptTemplate.from_messages(
     [
-        ("system", "Rate the solubility in water: low, medium or high."),
+        ("system", "Rate the solubility in water: low, medium or high. Answer in JSON."),
         ("human", "How soluble in water is hexane?"),
-        ("ai", "low"),
+        ("ai", '{{"solubility": "low"}}'),
         ("human", "How soluble in water is ethanol?"),
-        ("ai", "high"),
+        ("ai", '{{"solubility": "high"}}'),
         ("human", "How soluble in water is diethyl ether?"),
-        ("ai", "medium"),
+        ("ai", '{{"solubility": "medium"}}'),
         ("human", "How soluble in water is {name}?"),
     ]
 )
@@ -50,14 +57,14 @@ class State(TypedDict, total=False):
     """What goes in, and what comes back."""
 
     molecules: list[Molecule]
-    predictions: list[str | None]
+    predictions: list[dict[str, str] | None]
     report: dict[str, Any]
 
 
 def build_graph(url: str) -> Any:
     """A graph that asks the server at `url` about every molecule in its state."""
     pool = Pool(OpenAIEndpoint(url, name="local LLM", limits=Limits(concurrency=PARALLEL)))
-    prompt = Prompt(TURNS, max_tokens=4, temperature=0)
+    prompt = Prompt(TURNS, schema=Answer, max_tokens=32, temperature=0)
     screen = FanOutNode("molecules", prompt, pool=pool, name="screen")
     gather = ReduceNode(screen, into="predictions", report_into="report")
     builder = StateGraph(State)
@@ -65,19 +72,15 @@ def build_graph(url: str) -> Any:
     return builder.compile()
 
 
-def said(answer: str | None) -> str | None:
-    """The class that an answer names, if it names just one."""
-    found = set(re.findall(r"\b(low|medium|high)\b", (answer or "").lower()))
-    return found.pop() if len(found) == 1 else None
-
-
-def print_table(molecules: list[Molecule], predictions: list[str | None], rows: int) -> None:
+def print_table(
+    molecules: list[Molecule], predictions: list[dict[str, str] | None], rows: int
+) -> None:
     """The first molecules, what the model said, and what was measured."""
     print(f"{'molecule':34} {'answer':10} {'measured':9} log S")
     for molecule, answer in list(zip(molecules, predictions, strict=True))[:rows]:
-        shown = "(none)" if answer is None else " ".join(answer.split())
+        shown = "(none)" if answer is None else answer["solubility"]
         print(
-            f"{molecule['name'][:34]:34} {shown[:10]:10} "
+            f"{molecule['name'][:34]:34} {shown:10} "
             f"{molecule['solubility']:9} {molecule['log_s']:5.2f}"
         )
     if len(molecules) > rows:
@@ -89,10 +92,9 @@ def print_summary(state: dict[str, Any]) -> None:
     molecules, report = state["molecules"], state["report"]
     total, seconds = len(molecules), report["seconds"]
     pairs = [
-        (said(answer), molecule["solubility"])
+        (answer and answer["solubility"], molecule["solubility"])
         for answer, molecule in zip(state["predictions"], molecules, strict=True)
     ]
-    named = sum(guess is not None for guess, _ in pairs)
     right = sum(guess == truth for guess, truth in pairs)
     majority, count = Counter(truth for _, truth in pairs).most_common(1)[0]
     tokens = report["tokens"]
@@ -105,8 +107,8 @@ def print_summary(state: dict[str, Any]) -> None:
     if report["failures"]:
         print(f"Failures by kind: {report['failures']}.")
     print(
-        f"{named} answers name a class; {right} of {total} ({right / total:.0%}) agree with the "
-        f"measured one.\nGuessing would get 33%, always saying {majority!r} {count / total:.0%}: "
+        f"{right} of {total} classes ({right / total:.0%}) agree with the measured one.\n"
+        f"Guessing would get 33%, always saying {majority!r} {count / total:.0%}: "
         "a model of 135 million parameters\nproves that the plumbing works, and nothing about "
         "chemistry. Point the graph at a real one: make demo URL=http://127.0.0.1:8000/v1"
     )

@@ -223,3 +223,38 @@ async def test_tickets_of_a_job_that_closes_while_it_is_fed_are_not_given():
     job = Job(Ends(10), "m", Retry())
     assert job.take(A) is None
     assert not job.may_have_work()
+
+
+def test_no_more_are_in_flight_than_the_job_may_have():
+    job = job_over(*range(10), concurrency=3)
+    first = [job.take(A) for _ in range(3)]
+    assert job.is_full
+    assert not job.may_have_work()
+    assert job.take(B) is None
+    assert job.peek(B) is None
+    job.drop(first[1])
+    assert job.may_have_work()
+    assert [job.peek(B).tag, job.take(B).tag] == [3, 3]
+    job.put_back(first[0], avoid=A, until=5.0, now=0.0)
+    assert job.take(B) is first[0]
+    assert job.is_full
+
+
+def test_what_is_taken_back_goes_first():
+    job = job_over(*range(3))
+    ticket = job.take(A)
+    ticket.attempts, ticket.first_sent, ticket.deadline = 2, 1.0, 9.0
+    job.drop(ticket)
+    again = ticket.follow_up("again", Request("again", "m", {}))
+    job.push(again)
+    assert job.take(B) is again
+    assert (again.attempts, again.first_sent, again.deadline) == (2, 1.0, 9.0)
+    assert again.open
+    assert take_all(job, A) == [1, 2]
+
+
+def test_a_closed_job_takes_nothing_back():
+    job = job_over(1)
+    job.close()
+    job.push(Ticket("late", Request("late", "m", {})))
+    assert job.take(A) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 
 import pytest
@@ -69,6 +70,36 @@ async def test_two_jobs_take_turns():
     assert now() == pytest.approx(20.0)
     assert len(few.answers) == 10
     assert len(many.answers) == pytest.approx(30, abs=2)
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, 100])
+@in_virtual_time
+async def test_a_job_may_have_a_limit_below_its_lanes(most):
+    a, b = Scripted("a", concurrency=4), Scripted("b", concurrency=4, latency=0.5)
+    async with Dispatch(a, b) as dispatch:
+        items = Items(60)
+        await dispatch.ask(items, concurrency=most)
+    assert len(items.answers) == 60
+    running = sorted(
+        [
+            *((t, 1) for t in a.times),
+            *((t, 1) for t in b.times),
+            *((t + 1.0, -1) for t in a.times),
+            *((t + 0.5, -1) for t in b.times),
+        ]
+    )
+    at_once = list(itertools.accumulate(step for _, step in running))
+    assert max(at_once) == min(most, 8)
+
+
+@in_virtual_time
+async def test_a_limited_job_goes_on_in_another_lane_when_one_stops():
+    tired = Scripted("tired", concurrency=2, script=on("0", fail("rate_limited", retry_after=60)))
+    other = Scripted("other", concurrency=2)
+    async with Dispatch(tired, other) as dispatch:
+        items = await dispatch.ask(20, concurrency=2)
+    assert len(items.answers) == 20
+    assert now() < 30
 
 
 @in_virtual_time

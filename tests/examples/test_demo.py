@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from examples.molecules.dataset import load_molecules
-from examples.molecules.demo import build_graph, said
+from examples.molecules.demo import Answer, build_graph
 from langgraph_hpc_fanout.testing.local_llm import LocalLLM
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ def test_the_graph_gets_real_answers_from_a_real_model():
         state = build_graph(server.url).invoke({"molecules": molecules})
     report = state["report"]
     assert report["ok"] == report["total"] == len(molecules)
-    assert all(said(answer) is not None for answer in state["predictions"])
+    assert all(Answer.model_validate(answer) for answer in state["predictions"])
     assert report["tokens"]["completion"] >= len(molecules)
     assert report["tokens"]["estimated_items"] == 0
     assert report["endpoints"] == {"local LLM": len(molecules)}
@@ -42,11 +42,3 @@ def test_the_demo_as_a_command():
     assert "10 of 10 molecules answered" in program.stdout
     assert "agree with the measured one" in program.stdout
     assert "calls/s" in program.stdout
-
-
-def test_an_answer_names_a_class_if_it_names_just_one():
-    assert said("Low.") == "low"
-    assert said("It is HIGH, high I say") == "high"
-    assert said("low or medium") is None
-    assert said("lowest") is None
-    assert said(None) is None
