@@ -20,7 +20,7 @@ def molecules(count: int) -> list[Item]:
     return [{"smiles": f"CC(C)C{number}"} for number in range(count)]
 
 
-def fleet(latency: float) -> FakeFleet:
+def fleet(latency: float, answer: str | None = None) -> FakeFleet:
     """Endpoints that serve 1,000 requests at once, in one process beside those measured."""
     return FakeFleet(
         ENDPOINTS,
@@ -29,6 +29,7 @@ def fleet(latency: float) -> FakeFleet:
         models=(MODEL,),
         latency=latency,
         capacity=IN_FLIGHT,
+        answer=answer,
     )
 
 

@@ -81,7 +81,8 @@ class Pool:
         """A LangChain chat model whose calls go through this pool's lanes.
 
         It keeps the pool's limits together with everything else that uses the pool, and is what
-        chains and agents that are a fan-out's task should ask.
+        chains and agents that are a fan-out's task should ask. Make it where the graph is made:
+        the first one imports langchain-openai, which takes about a second.
 
         Args:
             model: Logical model name; by default the only model that the pool serves.

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -31,6 +35,7 @@ from langgraph_hpc_fanout import (
     ReduceNode,
     add_fan_out,
 )
+from langgraph_hpc_fanout.chat_models import PoolChatModel
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop, task_loop
 from langgraph_hpc_fanout.runs.registry import registry
 from langgraph_hpc_fanout.testing.fleet import Fault, scripted
@@ -529,14 +534,17 @@ def tool_agent(model):
 
     bound = model.bind_tools([weather])
 
-    async def call(state):
+    def call(state):
+        return {"messages": [bound.invoke(state["messages"])]}
+
+    async def acall(state):
         return {"messages": [await bound.ainvoke(state["messages"])]}
 
     def tools_or_end(state):
         return "tools" if state["messages"][-1].tool_calls else END
 
     builder = StateGraph(MessagesState)
-    builder.add_node("model", call)
+    builder.add_node("model", RunnableLambda(call, afunc=acall))
     builder.add_node("tools", ToolNode([weather]))
     builder.add_edge(START, "model")
     builder.add_conditional_edges("model", tools_or_end, ["tools", END])
@@ -554,7 +562,9 @@ async def test_200_agents_of_two_calls_on_a_pool_of_one_slot(fake_fleet, pool_ov
     fleet = fake_fleet(answer=scripted, latency=0.001)
     pool = pool_over(OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=1)))
     cities = [f"city{number}" for number in range(200)]
-    state = await over(tool_agent(pool.chat_model())).ainvoke({"molecules": cities})
+    model = pool.chat_model()
+    assert isinstance(model, PoolChatModel)
+    state = await over(tool_agent(model)).ainvoke({"molecules": cities})
     assert all(
         f"It rains in {city}." in answer
         for city, answer in zip(cities, state["predictions"], strict=True)
@@ -712,3 +722,49 @@ def test_the_first_traceback_can_be_had(caplog):
     with caplog.at_level(logging.DEBUG, "langgraph_hpc_fanout"):
         over(boom).invoke(numbers(2))
     assert any(record.exc_info for record in caplog.records)
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from graphs import build
+from langchain_core.runnables import RunnableLambda
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph_hpc_fanout import Journal, Limits, OpenAIEndpoint, Pool
+from test_runnable_tasks import tool_agent
+
+pool = Pool(OpenAIEndpoint(sys.argv[2], limits=Limits(concurrency=4)))
+with SqliteSaver.from_conn_string(sys.argv[3] + "/state.db") as saver:
+    graph = build(
+        None,
+        task=tool_agent(pool.chat_model()).with_config(run_name="weather agent"),
+        checkpointer=saver,
+        journal=Journal(sys.argv[3] + "/run"),
+        task_concurrency=8,
+    )
+    config = {"configurable": {"thread_id": "1"}}
+    begun = saver.get_tuple(config) is not None
+    state = graph.invoke(None if begun else {"molecules": [f"city{n}" for n in range(100)]}, config)
+print(begun, all(f"in city{n}." in said for n, said in enumerate(state["predictions"])))
+print(state["failures"], file=sys.stderr)
+"""
+
+
+def test_an_agent_that_is_killed_goes_on_with_the_right_answers(fake_fleet, tmp_path):
+    fleet = fake_fleet(answer=scripted, latency=0.02)
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), fleet.urls[0]]
+    with subprocess.Popen([*command, str(tmp_path)], stderr=subprocess.DEVNULL) as program:
+        journal = tmp_path / "run" / "outcomes.jsonl"
+        deadline = time.monotonic() + 60
+        while not (journal.exists() and journal.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        program.kill()
+    assert program.returncode == -signal.SIGKILL
+    kept = len(journal.read_bytes().splitlines())
+    assert 0 < kept < 100
+    fleet.reset_record()
+    again = subprocess.run(
+        [*command, str(tmp_path)], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert again.stdout.split() == ["True", "True"], again.stderr
+    assert fleet.record().served <= 2 * (100 - kept), "what was kept is not asked again"
