@@ -1,7 +1,7 @@
 """A LangChain chat model over a pool: for chains and agents, under the limits of the lanes.
 
 Messages, tools and structured output are langchain-openai's; only the sending is ours, which also
-saves its clients' 2 to 10 ms of CPU a call. Answers come whole, so a stream is one chunk.
+saves about half of a call's CPU (benchmarks/cases/tasks.py). Answers come whole, so a stream is one chunk.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ class Lanes(Protocol):
 class PoolChatModel(BaseChatOpenAI):
     """A chat model whose calls go through the lanes of a pool; made by `pool.chat_model()`.
 
-    Args:
+    LangChain's own `timeout` and `max_retries` override what `retry` says of an attempt's
+    seconds, and of attempts after the first.
+
+    Attributes:
         pool: Where to ask.
-        model: Logical model name; empty for the only model that the pool serves.
+        model_name: Logical model name; empty for the only model that the pool serves.
         retry: How hard to try for one call.
-        timeout: Seconds that one attempt may take; overrides `retry.timeout`.
-        max_retries: Tries after the first; overrides `retry.attempts`.
 
     Raises:
         ValueError: If it is given what belongs to the pool's endpoints, such as a URL or a key.
