@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from pydantic import ValidationError
 
@@ -30,7 +32,7 @@ def check(fleet, tmp_path):
 
 
 async def invoke(graph, given):
-    return graph.invoke(given)
+    return await asyncio.to_thread(graph.invoke, given)
 
 
 async def ainvoke(graph, given):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -43,14 +44,16 @@ class Bars:
             console=self._console,
             auto_refresh=False,
             transient=True,
-            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
+        self._lock = threading.RLock()
 
     def __enter__(self) -> Self:
         self._live.start()
         # rich hides the cursor, and a program that is killed could not show it again.
         self._console.show_cursor(True)
-        streams.lend_to_logging()
+        streams.take(self._console, self._lock)
         return self
 
     def __exit__(
@@ -59,12 +62,13 @@ class Bars:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        streams.take_back_from_logging()
+        # Without our lock: a log handler that is just writing has its own, and wants ours.
+        streams.give_back()
         self._live.stop()
 
     def draw(self, ended: Sequence[Event], live: Sequence[Event]) -> None:
         """Print the bars of ended runs, which stay, and draw those of live runs below."""
-        with self._console:  # in one go
+        with self._lock, self._console:  # in one go
             self._live.update(Group(*[bar(event, ended=False) for event in live]), refresh=True)
             for event in ended:
                 self._console.print(bar(event, ended=True))

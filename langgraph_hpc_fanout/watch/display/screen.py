@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Hashable
 
-from langgraph_hpc_fanout.watch.display import streams
 from langgraph_hpc_fanout.watch.display.protocol import Event
 
 logger = logging.getLogger("langgraph_hpc_fanout")
@@ -60,6 +59,8 @@ class Screen:
     def abandon(self) -> None:
         """Give the streams back in the child of a fork, where nobody draws."""
         if self._thread is not None:
+            from langgraph_hpc_fanout.watch.display import streams  # noqa: PLC0415 - rich is slow
+
             streams.give_back_after_fork()
 
     def _draw(self) -> None:
