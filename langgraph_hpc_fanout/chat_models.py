@@ -1,7 +1,8 @@
 """A LangChain chat model over a pool: for chains and agents, under the limits of the lanes.
 
 Messages, tools and structured output are langchain-openai's; only the sending is ours, which also
-saves about half of a call's CPU (benchmarks/cases/tasks.py). Answers come whole, so a stream is one chunk.
+saves about half of a call's CPU (benchmarks/cases/tasks.py). Answers come whole, so a stream is
+one chunk.
 """
 
 from __future__ import annotations
