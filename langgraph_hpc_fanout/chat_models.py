@@ -8,7 +8,6 @@ one chunk.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, Self, cast
@@ -28,6 +27,7 @@ from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.endpoints.chat import estimate_tokens, text_of
 from langgraph_hpc_fanout.records import ChatError, Failure, Reply, Request
+from langgraph_hpc_fanout.tasks.keys import content_key
 from langgraph_hpc_fanout.tasks.schema import MisfitError, Schema
 
 _PROVIDER = "hpc-fanout"
@@ -202,8 +202,7 @@ class PoolChatModel(BaseChatOpenAI):
                 wanted = schema.response_format
             body["response_format"] = wanted
         model = payload.get("model") or None
-        identity = orjson.dumps({"model": model, "body": body}, option=orjson.OPT_SORT_KEYS)
-        key = hashlib.blake2b(identity, digest_size=16).hexdigest()
+        key = content_key({"model": model, "body": body})
         read = sum(estimate_tokens(text_of(message)) for message in body["messages"])
         limit = body.get("max_tokens") or body.get("max_completion_tokens")
         return Request(key, model, body, read, limit), schema

@@ -60,3 +60,20 @@ def is_plain(data) -> bool:
     if type(data) is list:
         return all(map(is_plain, data))
     return data is None or type(data) in (bool, int, float, str)
+
+
+def turned(data):
+    """The same JSON with the fields of all its objects in the opposite order."""
+    if isinstance(data, dict):
+        return {name: turned(data[name]) for name in reversed(data)}
+    return [turned(each) for each in data] if isinstance(data, list) else data
+
+
+alike = st.recursive(
+    st.sampled_from([None, False, True, 0, 0.0, 1, 1.0, "", "0", "1", "null"]),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2)
+    ),
+    max_leaves=3,
+)
+"""Small JSON, so much alike that two are often equal, or nearly so."""

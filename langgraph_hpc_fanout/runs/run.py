@@ -19,7 +19,8 @@ from langgraph_hpc_fanout.runs.interrupt import INTERRUPTED, InterruptWatch
 from langgraph_hpc_fanout.runs.keeper import Keeper
 from langgraph_hpc_fanout.runs.plan import Plan
 from langgraph_hpc_fanout.runs.shard import Shard
-from langgraph_hpc_fanout.tasks.prompt import Prompt, item_key
+from langgraph_hpc_fanout.tasks.keys import item_key
+from langgraph_hpc_fanout.tasks.prompt import Prompt
 from langgraph_hpc_fanout.watch.progress import Progress
 from langgraph_hpc_fanout.watch.reporter import Reporter, Writer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -15,10 +14,10 @@ from langchain_core.prompts import BasePromptTemplate
 from langgraph_hpc_fanout.endpoints.chat import estimate_tokens, text_of
 from langgraph_hpc_fanout.records import NOTHING, Outcome, Request
 from langgraph_hpc_fanout.tasks.answer import Answer, read_answer
+from langgraph_hpc_fanout.tasks.keys import content_key
 from langgraph_hpc_fanout.tasks.schema import Schema
 from langgraph_hpc_fanout.tasks.template import MissingFieldError, Template
 
-_KEY_BYTES = 16
 _OURS = ("messages", "model", "stream", "n")
 _FORMAT = "response_format"
 
@@ -134,8 +133,7 @@ class Prompt:
         if sample and "seed" in body:
             body["seed"] += sample
         asked = self.model or model
-        identity = orjson.dumps({"model": asked, "body": body, "sample": sample}, option=_CANONICAL)
-        key = hashlib.blake2b(identity, digest_size=_KEY_BYTES).hexdigest()
+        key = content_key({"model": asked, "body": body, "sample": sample})
         return Request(key, asked, body, _tokens_of(messages), body.get("max_tokens"))
 
     def ask_again(self, request: Request, answer: Answer) -> Request:
@@ -206,15 +204,6 @@ class Prompt:
         return value if self._schema is None else self._schema.parse(value)
 
 
-_CANONICAL = orjson.OPT_SORT_KEYS
-
-
-def item_key(item: Any) -> str:
-    """A key for an item of which no request could be made."""
-    identity = orjson.dumps(item, default=repr, option=_CANONICAL | orjson.OPT_NON_STR_KEYS)
-    return hashlib.blake2b(identity, digest_size=_KEY_BYTES).hexdigest()
-
-
 def _with_messages(request: Request, messages: list[dict[str, Any]]) -> Request:
     """The same question in other words: its key stays."""
     body = {**request.body, "messages": messages}
@@ -247,4 +236,4 @@ def _checked_extra(extra: Mapping[str, Any] | None, taken: Iterable[str]) -> dic
     return body
 
 
-__all__ = ["MissingFieldError", "Prompt", "item_key"]
+__all__ = ["MissingFieldError", "Prompt"]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
-from langgraph_hpc_fanout.tasks.values import to_json
+from langgraph_hpc_fanout.tasks.keys import item_key
 
-_KEY_BYTES = 16
 _INJECTED = ("config", "run_manager")
 """Parameters that RunnableLambda fills in itself."""
 
@@ -67,10 +64,8 @@ class RunnableTask:
 
     def key(self, item: Any, shared: Mapping[str, Any]) -> str:
         """Identity of what is asked: the task's name and version, and the input."""
-        asked = {"task": self.name, "version": self.version, "input": self.input(item, shared)}
-        options = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
-        identity = orjson.dumps(asked, default=_plain_or_repr, option=options)
-        return hashlib.blake2b(identity, digest_size=_KEY_BYTES).hexdigest()
+        given = self.input(item, shared)
+        return item_key({"task": self.name, "version": self.version, "input": given})
 
     def invoke(self, given: Any, config: RunnableConfig) -> Any:
         """Run it, in sync code."""
@@ -118,10 +113,3 @@ def _check_arity(function: Callable[..., Any]) -> None:
             f"FanOutNode(task={name}) must take one argument, the item: {name}{signature} does "
             f"not ({error})."
         ) from None
-
-
-def _plain_or_repr(value: Any) -> Any:
-    try:
-        return to_json(value)
-    except TypeError:
-        return repr(value)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.prompts import ChatPromptTemplate
-from properties import jsons, repeatable, texts
+from properties import alike, jsons, repeatable, texts, turned
 from pydantic import BaseModel
 
 from langgraph_hpc_fanout import Prompt
-from langgraph_hpc_fanout.tasks.prompt import MissingFieldError, item_key
+from langgraph_hpc_fanout.tasks.prompt import MissingFieldError
 
 
 def key(item=None, shared=None, *args, model=None, **options):
@@ -127,13 +127,6 @@ def test_a_parameter_given_twice_is_refused(name):
 # -- keys -------------------------------------------------------------------------------------
 
 
-def turned(data):
-    """The same JSON with the fields of all its objects in the opposite order."""
-    if isinstance(data, dict):
-        return {name: turned(data[name]) for name in reversed(data)}
-    return [turned(each) for each in data] if isinstance(data, list) else data
-
-
 bodies = st.dictionaries(texts.map("x_".__add__), jsons, max_size=4)
 
 
@@ -147,15 +140,6 @@ def test_the_order_of_fields_does_not_matter(body, item):
 
 
 # Values that some language or other takes for one another.
-alike = st.recursive(
-    st.sampled_from([None, False, True, 0, 0.0, 1, 1.0, "", "0", "1", "null"]),
-    lambda inner: (
-        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2)
-    ),
-    max_leaves=3,
-)
-
-
 @repeatable
 @given(*[st.dictionaries(st.sampled_from(["x", "y"]), alike, max_size=2)] * 2)
 def test_bodies_have_one_key_exactly_when_they_are_one(a, b):
@@ -225,20 +209,6 @@ def test_keys_stay_the_same_from_version_to_version():
         {"smiles": "CCO"}
     )
     assert request.key == "abac867cd3d70ec74142c25e1df1db21"
-
-
-@repeatable
-@given(alike, alike)
-def test_items_have_one_key_exactly_when_they_are_one(a, b):
-    assert item_key(a) == item_key(turned(a))
-    same = json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
-    assert (item_key(a) == item_key(b)) == same
-
-
-def test_items_that_are_no_json_have_keys_too():
-    assert item_key({1, 2}) == item_key({1, 2}) != item_key({1, 3})
-    assert item_key({1: "a"}) != item_key({2: "a"})
-    assert len(item_key(None)) == 32
 
 
 # -- in words ---------------------------------------------------------------------------------
