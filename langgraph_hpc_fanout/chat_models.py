@@ -7,24 +7,26 @@ one chunk.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, Self, cast
+from typing import Any, Literal, Protocol, Self, cast
 
 import orjson
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models.base import LangSmithParams
+from langchain_core.language_models.base import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_openai.chat_models.base import BaseChatOpenAI
-from pydantic import ConfigDict, Field, SkipValidation, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, model_validator
 
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
 from langgraph_hpc_fanout.dispatch.retry import Retry
+from langgraph_hpc_fanout.dispatch.scope import current_scope
 from langgraph_hpc_fanout.endpoints.chat import estimate_tokens, text_of
 from langgraph_hpc_fanout.records import ChatError, Failure, Reply, Request
 from langgraph_hpc_fanout.tasks.keys import content_key
@@ -43,7 +45,16 @@ _OF_THE_ENDPOINTS = {
 }
 """Settings that would be ignored. A key is let pass: LangChain's conventions give every chat
 model one, such as in its standard tests; it is not used."""
-_NOT_SENT = ("model", "messages", "stream", "stream_options", "extra_body", "response_format")
+_STRICT = "strict_schema"
+_NOT_SENT = (
+    "model",
+    "messages",
+    "stream",
+    "stream_options",
+    "extra_body",
+    "response_format",
+    _STRICT,
+)
 
 
 class Lanes(Protocol):
@@ -79,12 +90,16 @@ class PoolChatModel(BaseChatOpenAI):
     def validate_environment(self) -> Self:
         """Make no client: the pool has the connections. Replaces langchain-openai's."""
         if wrong := [
-            shown for field, shown in _OF_THE_ENDPOINTS.items() if field in self.model_fields_set
+            shown
+            for field, shown in _OF_THE_ENDPOINTS.items()
+            if field in self.model_fields_set and getattr(self, field)
         ]:
             raise ValueError(
                 f"pool.chat_model({wrong[0]}=...) belongs to the pool: give it to its endpoints."
             )
-        if isinstance(self.request_timeout, int | float):
+        if self.request_timeout is not None:
+            if not isinstance(self.request_timeout, int | float):
+                raise ValueError("pool.chat_model(timeout=...) takes seconds, one number.")
             self.retry = replace(self.retry, timeout=float(self.request_timeout))
         if self.max_retries is not None:
             self.retry = replace(self.retry, attempts=self.max_retries + 1)
@@ -95,6 +110,11 @@ class PoolChatModel(BaseChatOpenAI):
     @property
     def _llm_type(self) -> str:
         return _PROVIDER
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """What LangChain's cache tells models apart by."""
+        return {**super()._identifying_params, "pool": repr(self.pool)}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
@@ -122,6 +142,22 @@ class PoolChatModel(BaseChatOpenAI):
         """An estimate, as langchain-core makes it."""
         return count_tokens_approximately(messages)
 
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Literal["function_calling", "json_mode", "json_schema"] = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """As langchain-openai's, by default with a schema that the server keeps to."""
+        if strict and method == "json_schema":
+            kwargs[_STRICT] = True  # langchain-openai leaves it to a client that is not used here
+        return super().with_structured_output(
+            schema, method=method, include_raw=include_raw, strict=strict, **kwargs
+        )
+
     # -- calls ----------------------------------------------------------------------------
 
     def _generate(
@@ -132,17 +168,13 @@ class PoolChatModel(BaseChatOpenAI):
         **kwargs: Any,
     ) -> ChatResult:
         request, schema = self._request(messages, stop, kwargs)
-        dispatch = dispatch_loop()
-        if dispatch.is_current_thread:
+        if dispatch_loop().is_current_thread:
             raise RuntimeError(
                 "A pool's chat model was called synchronously on the dispatch thread, where it "
                 "would wait for itself for ever; use ainvoke there."
             )
-        asked = dispatch.submit(self.pool.ask(request, self.retry))
-        try:
-            return self._result(asked.result(), schema)
-        finally:
-            asked.cancel()  # after Ctrl-C nobody waits for it
+        reply = current_scope().wait_for(self.pool.ask(request, self.retry))
+        return self._result(reply, schema)
 
     async def _agenerate(
         self,
@@ -152,8 +184,7 @@ class PoolChatModel(BaseChatOpenAI):
         **kwargs: Any,
     ) -> ChatResult:
         request, schema = self._request(messages, stop, kwargs)
-        asked = dispatch_loop().submit(self.pool.ask(request, self.retry))
-        return self._result(await asyncio.wrap_future(asked), schema)
+        return self._result(await self.pool.ask(request, self.retry), schema)
 
     def _stream(
         self,
@@ -200,6 +231,8 @@ class PoolChatModel(BaseChatOpenAI):
             if isinstance(wanted, type):
                 schema = Schema(wanted)
                 wanted = schema.response_format
+                if payload.get(_STRICT):
+                    wanted["json_schema"]["strict"] = True
             body["response_format"] = wanted
         model = payload.get("model") or None
         key = content_key({"model": model, "body": body})
@@ -216,16 +249,10 @@ class PoolChatModel(BaseChatOpenAI):
             if (name := (result.llm_output or {}).get("model_name")) is not None:
                 message.response_metadata = {**message.response_metadata, "model_name": name}
             if schema is not None and message.text:
-                message.additional_kwargs["parsed"] = _parsed(schema, message.text)
+                with contextlib.suppress(MisfitError):  # langchain-openai's parser says it
+                    parsed = schema.parse(schema.read(message.text))
+                    message.additional_kwargs["parsed"] = parsed
         return result
-
-
-def _parsed(schema: Schema, text: str) -> Any:
-    try:
-        return schema.parse(schema.read(text))
-    except MisfitError as error:
-        message = f"The model's answer does not fit the schema: {error}."
-        raise ChatError(Failure("invalid_output", message)) from None
 
 
 def _as_chunk(result: ChatResult) -> ChatGenerationChunk:

@@ -110,7 +110,9 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         deadline: float | None = None,
         trace: int = 0,
     ) -> None:
-        if pool is not None or isinstance(task, Prompt):
+        if pool is None and isinstance(task, Prompt):
+            raise TypeError("FanOutNode(pool=...) is missing: a Prompt needs to know where to ask.")
+        if pool is not None:
             _check("pool", pool, Pool, "a Pool")
         if journal is not None:
             _check("journal", journal, Journal, "a Journal")
@@ -181,7 +183,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             return self._route(state, target)
 
         async def aroute(state):  # type: ignore[no-untyped-def]
-            if callable(self.items) or self._plan.key is not None:
+            if callable(self.items) or self._plan.makes_keys:
                 # User code, which may read files: not on the host's loop.
                 return await asyncio.to_thread(self._route, state, target)
             return self._route(state, target)
@@ -203,6 +205,12 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
                 f"items{_fields_of(items[0])} nor shared={list(self.shared)!r} have; nothing was "
                 f"sent.{'' if all(map(str.isidentifier, absent)) else braces}"
             )
+        if items and not isinstance(task, Prompt) and (lost := task.misses(items[0], shared)):
+            raise FanOutError(
+                f"{self.name}: {task.name} takes {_listed(lost)}, and the items"
+                f"{_fields_of(items[0])} have none of these; put a step before it that makes its "
+                "input of an item. Nothing was called."
+            )
         if items and self._key_field and not any(has_field(it, self._key_field) for it in items):
             raise FanOutError(
                 f"{self.name}: key={self._key_field!r} names no field of the "
@@ -213,7 +221,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         size = self._size_for(len(items))
         starts = range(0, max(1, len(items)), size)
         for number, start in enumerate(starts):
-            run.add(plan.shard(number, start, items[start : start + size]))
+            run.add(plan.shard(number, start, items[start : start + size], shared))
         registry.register(run)
         return [
             Send(
@@ -264,12 +272,15 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self._refuse_loop_threads()
         run, shard, trace = self._claim(input, config)
         run.heed_ctrl_c = True
-        run.start(None)
+        run.start(None, config or {})
         try:
             trace.follow()
             return self._report(input, shard.future.result(), config)
         except KeyboardInterrupt:
             run.cancel(INTERRUPTED, logging.WARNING)
+            raise
+        except BaseException as error:
+            run.cancel(f"A branch of {self.name} raised {error!r}.", logging.WARNING)
             raise
         finally:
             run.unwatch(shard)
@@ -279,13 +290,20 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Wait for a shard, from async code."""
-        run, shard, trace = self._claim(input, config)
-        run.start(asyncio.get_running_loop())
+        if self._plan.makes_keys and not registry.has(input):
+            # After a restart: the branch makes its shard, and with it keys, in user code.
+            run, shard, trace = await asyncio.to_thread(self._claim, input, config)
+        else:
+            run, shard, trace = self._claim(input, config)
+        run.start(asyncio.get_running_loop(), config or {})
         try:
             await trace.afollow()
             receipt = await asyncio.wrap_future(shard.future)
         except asyncio.CancelledError:
             run.cancel(f"{self.name} was cancelled.")
+            raise
+        except BaseException as error:
+            run.cancel(f"A branch of {self.name} raised {error!r}.", logging.WARNING)
             raise
         finally:
             run.unwatch(shard)
@@ -307,7 +325,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             number,
             runtime.control,
             begin=lambda: Run(branch["run"], plan, branch["shared"]),
-            shard=lambda: plan.shard(number, branch["start"], branch["items"]),
+            shard=lambda: plan.shard(number, branch["start"], branch["items"], branch["shared"]),
         )
         shard.config = config
         run.watch(shard, writer)
@@ -526,8 +544,8 @@ def _check_meaning(plan: Plan, version: str | None) -> None:
         return
     if plan.retry != Retry():
         raise ValueError(
-            "FanOutNode(retry=...) is for a Prompt; give a Runnable its own with_retry(), and "
-            "pool.chat_model() a retry=."
+            "FanOutNode(retry=...) is for a Prompt; use RunnableLambda(function).with_retry() for "
+            "a function, a Runnable's own with_retry(), and pool.chat_model(retry=...)."
         )
     if plan.trace:
         raise ValueError("FanOutNode(trace=...) is for a Prompt; a Runnable is traced anyway.")

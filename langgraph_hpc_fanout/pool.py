@@ -64,6 +64,12 @@ class Pool:
     def __repr__(self) -> str:
         return f"Pool([{', '.join(endpoint.name for endpoint in self.endpoints)}])"
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # limits hold for all who share a pool, copies of a chat model included
+
     def __enter__(self) -> Self:
         return self
 
@@ -104,10 +110,13 @@ class Pool:
         return PoolChatModel(pool=self, model=model or "", retry=retry, **settings)
 
     async def ask(self, request: Request, retry: Retry = Retry()) -> Reply:
-        """The last word of the lanes on one request; runs on the dispatch loop.
+        """The last word of the lanes on one request, from any event loop.
 
         The limits, retries and failover are those of a run.
         """
+        dispatch = dispatch_loop()
+        if not dispatch.is_current_thread:
+            return await asyncio.wrap_future(dispatch.submit(self.ask(request, retry)))
         scheduler = self.scheduler()
         try:
             model = await scheduler.resolve(request.model)

@@ -204,6 +204,7 @@ def stats(outcomes: Iterable[Outcome]) -> dict[str, Any]:
         attempts += outcome.attempts
         if outcome.endpoint is not None:
             endpoints[outcome.endpoint] += 1
+        if outcome.attempts:
             latencies.append(outcome.latency)
         if outcome.usage is not None:
             read += outcome.usage.prompt_tokens

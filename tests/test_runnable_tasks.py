@@ -144,7 +144,8 @@ def test_an_exception_is_the_items_failure():
     assert state["predictions"] == [0, None, 2, None]
     error = state["failures"][0]["error"]
     assert error["kind"] == "permanent"
-    assert error["message"] == f"{__name__}.boom failed for item 1: it raised ValueError: no 1."
+    said = f"{__name__}.boom failed for item 1: it raised ValueError: no 1 (test_runnable_tasks.py"
+    assert error["message"].startswith(said)
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -646,10 +647,10 @@ async def test_a_cancelled_graph_cancels_its_calls():
     with pytest.raises(asyncio.CancelledError):
         await running
     for _ in range(100):
-        if cancelled == 4:
+        if cancelled == begun:
             break
         await asyncio.sleep(0.01)
-    assert (begun, cancelled) == (4, 4)
+    assert 1 <= begun == cancelled <= 4
 
 
 def test_threads_do_not_outlive_the_run():
@@ -685,7 +686,7 @@ async def test_two_fan_outs_of_functions_in_one_graph():
         ({"task_concurrency": 0}, "must be at least 1"),
         ({"trace": -1}, "must not be negative"),
         ({"trace": 1}, "a Runnable is traced anyway"),
-        ({"retry": "Retry(attempts=2)"}, "give a Runnable its own with_retry"),
+        ({"retry": "Retry(attempts=2)"}, r"use RunnableLambda\(function\)\.with_retry\(\)"),
     ],
 )
 def test_settings_without_a_meaning(options, message):
@@ -768,3 +769,203 @@ def test_an_agent_that_is_killed_goes_on_with_the_right_answers(fake_fleet, tmp_
     )
     assert again.stdout.split() == ["True", "True"], again.stderr
     assert fleet.record().served <= 2 * (100 - kept), "what was kept is not asked again"
+
+
+# -- tasks that misbehave ----------------------------------------------------------------------
+
+
+class Panic(BaseException):
+    """As extension modules raise, below Exception."""
+
+
+def stops(item):
+    return next(iter([]))
+
+
+def panics(item):
+    raise Panic("out of memory")
+
+
+async def apanics(item):
+    raise Panic("out of memory")
+
+
+async def cancels_itself(item):
+    asyncio.current_task().cancel()
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (stops, "StopIteration"),
+        (panics, "Panic: out of memory"),
+        (apanics, "Panic: out of memory"),
+        (cancels_itself, "cancelled from within"),
+    ],
+)
+def test_whatever_a_task_does_its_item_ends(task, said, is_async):
+    graph = over(task)
+    state = asyncio.run(graph.ainvoke(numbers(3))) if is_async else graph.invoke(numbers(3))
+    assert len(state["failures"]) == 3
+    assert said in state["failures"][2]["error"]["message"]
+
+
+def test_a_deadline_begins_with_the_call():
+    release = threading.Event()
+
+    def task(item):
+        if item == 0:
+            release.wait(20)
+        return item
+
+    state = over(task, task_concurrency=1, item_deadline=0.3).invoke(numbers(5))
+    release.set()
+    assert state["predictions"] == [None, 1, 2, 3, 4]
+
+
+async def test_a_coroutine_that_was_not_awaited_says_what_to_do():
+    def task(item):
+        return adouble(item)
+
+    state = await over(task).ainvoke(numbers(2))
+    assert "make the task an async function" in state["failures"][0]["error"]["message"]
+
+
+def test_what_was_answered_before_a_bubble_is_kept(tmp_path):
+    asked = []
+
+    def task(item):
+        asked.append(item)
+        if item == 9 and len(asked) <= 10:
+            raise ParentCommand(Command(graph="nowhere", goto="x"))
+        return item
+
+    def run():
+        journal = Journal(tmp_path / "run")
+        graph = over(task, journal=journal, version="1", task_concurrency=1)
+        return graph.invoke(numbers(20))
+
+    with pytest.raises(Exception, match="nowhere"):
+        run()
+    assert run()["predictions"] == list(range(20))
+    assert len(asked) < 20 + 9, "some were found in the journal"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_branch_that_raises_ends_the_run(fake_fleet, pool_over, is_async):
+    class Broken(BaseCallbackHandler):
+        raise_error = True
+
+        def on_llm_end(self, response, **kwargs):
+            raise RuntimeError("a broken handler")
+
+    fleet = fake_fleet(latency=0.05)
+    pool = pool_over(OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=1)))
+    graph = build(pool, trace=1)
+    given, config = {"molecules": molecules(60)}, {"callbacks": [Broken()]}
+
+    def run():
+        if is_async:
+            return asyncio.run(graph.ainvoke(given, config))
+        return graph.invoke(given, config)
+
+    with pytest.raises(RuntimeError, match="a broken handler"):
+        run()
+    record = fleet.wait(lambda record: record.in_flight == 0)
+    time.sleep(0.3)
+    assert fleet.record().arrived == record.arrived < 60
+
+
+def test_threads_that_were_given_up_ask_for_nothing_more(fake_fleet, pool_over):
+    fleet = fake_fleet(latency=0.3)
+    model = pool_over(OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=2))).chat_model()
+    ended = []
+
+    def task(item):
+        try:
+            for number in range(10):
+                model.invoke(f"{item}/{number}")
+        except Exception as error:
+            ended.append(error)
+            raise
+
+    state = over(task, deadline=0.5).invoke(numbers(4))
+    assert state["report"]["failures"] == {"timeout": 4}
+    deadline = time.monotonic() + 10
+    while len(ended) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert {error.failure.kind for error in ended} == {"cancelled"}
+    assert fleet.record().arrived <= 2 * 3
+
+
+@pytest.mark.parametrize("name", ["checkpoint_path", "run_identifier", "thread_idle", "mine"])
+def test_the_users_own_keys_get_through(name):
+    state = over(lambda item, config: config["configurable"][name]).invoke(
+        numbers(1), {"configurable": {name: 7}}
+    )
+    assert state["predictions"] == [7]
+
+
+class Asker:
+    def __init__(self, name):
+        self.name = name
+
+    def ask(self, item):
+        return f"{self.name}: {item}"
+
+
+@pytest.mark.parametrize(
+    "make", [lambda name: Asker(name).ask, lambda name: RunnableLambda(Asker(name).ask)]
+)
+def test_a_journal_does_not_take_one_objects_method_for_anothers(tmp_path, make):
+    with pytest.raises(ValueError, match="give FanOutNode a version"):
+        over(make("a"), journal=Journal(tmp_path / "run"))
+
+
+def test_a_journal_wants_items_that_can_be_known_again(tmp_path):
+    items = {"molecules": [{"x": {1, 2}}, {"x": 1}]}
+    state = over(Asker("a").ask, journal=Journal(tmp_path / "run"), version="1").invoke(items)
+    assert state["predictions"][1] == "a: {'x': 1}"
+    message = state["failures"][0]["error"]["message"]
+    assert "no key by which a journal would know it again" in message
+    assert "give FanOutNode a key=" in message
+    assert over(Asker("a").ask).invoke(items)["report"]["ok"] == 2
+
+
+async def test_keys_are_not_made_on_the_callers_loop_after_a_restart(tmp_path):
+    saver = InMemorySaver()
+    threads = []
+
+    def key(item):
+        threads.append(threading.current_thread())
+        return str(item)
+
+    broken = True
+
+    def task(item):
+        if broken and item == 5:
+            raise ParentCommand(Command(graph="nowhere", goto="x"))
+        return item
+
+    graph = over(task, key=key, checkpointer=saver, journal=Journal(tmp_path / "run"))
+    with pytest.raises(Exception, match="nowhere"):
+        await graph.ainvoke(numbers(10), CONFIG)
+    broken = False
+    state = await graph.ainvoke(None, CONFIG)
+    assert state["predictions"] == list(range(10))
+    assert threading.main_thread() not in threads
+
+
+def test_a_graph_that_would_be_asked_nothing_is_refused():
+    agent = two_steps()
+    with pytest.raises(FanOutError, match=r"takes item, first, second, and the items \(doi\) have"):
+        over(agent).invoke({"molecules": [{"doi": "10/1"}]})
+
+
+def test_failures_are_told_at_the_end(caplog):
+    over(boom).invoke(numbers(5))
+    (line,) = [line for line in caplog.messages if "failed" in line]
+    assert line.startswith("screen: 2 of 5 failed, permanent: ")
+    assert "it raised ValueError: no 1 (test_runnable_tasks.py, line" in line

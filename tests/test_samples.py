@@ -80,3 +80,19 @@ def test_a_failed_sample_has_no_vote(fake_fleet, pool_over):
 def test_no_samples(samples):
     with pytest.raises(ValueError, match=r"samples=.*must be at least 1"):
         prompt(samples)
+
+
+def test_samples_do_not_meet_keys_that_look_like_theirs(fake_fleet, pool_over, tmp_path):
+    fleet = fake_fleet()
+    items = [{"id": "page", "smiles": "A"}, {"id": "page#1", "smiles": "B"}]
+    journal = Journal(tmp_path / "run")
+    for _ in range(2):
+        graph = build(pool_over(fleet.urls), task=prompt(2), journal=journal, key="id")
+        answers = graph.invoke({"molecules": items})["predictions"]
+        assert [("Is A" in answer, "Is B" in answer) for answer in answers] == [
+            (True, False),
+            (True, False),
+            (False, True),
+            (False, True),
+        ]
+    assert fleet.record().served == 4

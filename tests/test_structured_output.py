@@ -93,6 +93,43 @@ def test_after_the_last_time_it_is_a_failure_that_keeps_the_text(fake_fleet, poo
     assert fleet.record().served == 2 * (reasks + 1)
 
 
+@pytest.mark.parametrize("allow_truncated", [False, True])
+def test_whole_data_counts_although_blanks_behind_it_were_cut_off(
+    fake_fleet, pool_over, allow_truncated
+):
+    fleet = fake_fleet(answer=GOOD + " " * 400)
+    prompt = Prompt(
+        "Is {smiles} soluble?", schema=Solubility, max_tokens=8, allow_truncated=allow_truncated
+    )
+    state = build(pool_over(fleet.urls), task=prompt).invoke({"molecules": molecules(2)})
+    assert state["predictions"] == [{"level": "high"}] * 2
+    assert fleet.record().served == 2
+
+
+def test_the_users_own_response_format_is_not_ours_to_take_back(fake_fleet, pool_over):
+    fleet = fake_fleet(answer="{}", faults=(Fault("schema_refused"),))
+    body = {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}
+    prompt = Prompt("Is {smiles} soluble?", extra_body=body)
+    state = build(pool_over(fleet.urls), task=prompt).invoke({"molecules": molecules(2)})
+    assert {each["error"]["kind"] for each in state["failures"]} == {"permanent"}
+
+
+def test_a_key_of_the_users_does_not_hide_another_schema(fake_fleet, pool_over, tmp_path):
+    class Other(BaseModel):
+        level: Literal["good"]
+
+    def run(schema, answer):
+        fleet = fake_fleet(answer=answer)
+        prompt = Prompt("Is {smiles} soluble?", schema=schema)
+        journal = Journal(tmp_path / "run")
+        graph = build(pool_over(fleet.urls), task=prompt, journal=journal, key="smiles")
+        return graph.invoke({"molecules": molecules(1)})["predictions"], fleet.record().served
+
+    assert run(Solubility, GOOD) == ([{"level": "high"}], 1)
+    assert run(Solubility, GOOD) == ([{"level": "high"}], 0)
+    assert run(Other, '{"level": "good"}') == ([{"level": "good"}], 1)
+
+
 def test_a_cut_off_answer_is_not_asked_again(fake_fleet, pool_over):
     fleet = fake_fleet(answer='{"level": "hi', faults=(Fault("length"),))
     state = build(pool_over(fleet.urls), task=PROMPT).invoke({"molecules": molecules(1)})

@@ -163,3 +163,25 @@ def test_what_the_journal_knew_says_so(fake_fleet, pool_over, tmp_path):
         ((run, _),) = tree.models()
         message = run.outputs["generations"][0][0]["message"]["kwargs"]
         assert message["response_metadata"]["cached"] is not asked
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_an_abort_cut_short_has_an_end_too(fake_fleet, pool_over, is_async):
+    ends = []
+
+    class Ends(BaseCallbackHandler):
+        def on_chat_model_start(self, serialized, messages, **kwargs):
+            ends.append(1)
+
+        def on_llm_error(self, error, **kwargs):
+            ends.append(-1)
+
+        def on_llm_end(self, response, **kwargs):
+            ends.append(-1)
+
+    fleet = fake_fleet(latency=0.05, faults=(Fault("http_401", contains="C1 "),))
+    graph = build(pool_over(fleet.urls), task=PROMPT, trace=3)
+    with pytest.raises(FanOutError, match="401"):
+        run_graph(graph, {"molecules": molecules(3)}, {"callbacks": [Ends()]}, is_async=is_async)
+    assert ends
+    assert sum(ends) == 0

@@ -66,6 +66,7 @@ class Calls:
     def abort(self, failures: Sequence[Failure]) -> None:
         """No endpoint can go on, or the pool was closed: everybody gets the same reply."""
         self._job = None
+        self._waiting.clear()
         failure = Failure(failures[0].kind, explain(failures, self._model))
         for ticket in self._pending:
             _hand(ticket, Reply(0, failure=failure))

@@ -105,6 +105,11 @@ class Lane:
     def _pulls(self) -> bool:
         return self.state is State.OPEN and self._paused_until <= self._loop.time()
 
+    @property
+    def load(self) -> int:
+        """Requests in flight, and workers that are about to take one."""
+        return max(self._working, self.in_flight)
+
     def wake(self) -> None:
         """Start a worker if there is room for one."""
         if self.has_room:

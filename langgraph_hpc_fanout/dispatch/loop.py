@@ -56,8 +56,8 @@ class LoopThread:
         if self.is_current_thread:
             coroutine.close()
             raise RuntimeError(
-                "A fan-out was started synchronously on the dispatch thread, where it would wait "
-                "for itself for ever; use ainvoke there."
+                f"Something was called synchronously on the thread {self._thread.name}, where it "
+                "would wait for itself for ever; use its async form there."
             )
         return self.submit(coroutine).result()
 

@@ -109,7 +109,7 @@ class Scheduler:
         job.refresh()
         ready = [lane for lane in self.lanes if lane.has_room and job.model in lane.serves]
         if ready:
-            min(ready, key=lambda lane: lane.in_flight).wake()
+            min(ready, key=lambda lane: lane.load).wake()
 
     def remove(self, job: Job) -> None:
         """Close a job: nothing more is sent for it, what is in flight is cancelled."""
@@ -283,7 +283,8 @@ class Scheduler:
 
 def explain(failures: Sequence[Failure], model: str | None) -> str:
     """One message from one reason an endpoint."""
-    reasons = "; ".join(failure.message.rstrip(".") for failure in failures) + "."
+    reasons = "; ".join(failure.message.rstrip(".") for failure in failures)
+    reasons += "" if reasons.endswith("?") else "."
     if any(failure.kind in ("auth", "cancelled") for failure in failures):
         return reasons
     if model is not None and any(not failure.retryable for failure in failures):

@@ -135,7 +135,9 @@ class FunctionEndpoint:
             return answer
         try:
             return await answer
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's own code
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the user's own code
             return self._failure_from(error)
 
     async def _in_thread(self, request: Request) -> object:

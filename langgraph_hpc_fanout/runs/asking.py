@@ -145,7 +145,7 @@ class Asking:
     def _ask_again(self, ticket: Ticket, question: Question, request: Request) -> None:
         if self._job is not None and self._scheduler is not None:
             self._job.push(ticket.follow_up(question, request))
-            self._scheduler.refresh(self._job)
+            self._scheduler.offer(self._job)
 
     # -- answers --------------------------------------------------------------------------
 

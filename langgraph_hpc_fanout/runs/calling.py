@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import logging
 import time
 import traceback
@@ -19,7 +20,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import (
     BaseCallbackManager,
@@ -30,6 +33,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop, task_loop
+from langgraph_hpc_fanout.dispatch.scope import Scope, context_of
 from langgraph_hpc_fanout.records import ChatError, Failure, Outcome, Usage
 from langgraph_hpc_fanout.runs.asking import words_of
 from langgraph_hpc_fanout.tasks.runnable import RunnableTask
@@ -44,8 +48,10 @@ logger = logging.getLogger("langgraph_hpc_fanout")
 TASK_CONCURRENCY = 64
 _LOOKED_AT = 512
 """Most items looked at in a row when the journal answers them all, before others may run."""
-_LANGGRAPHS = ("__", "checkpoint", "thread_id", "run_id")
-"""How LangGraph's own configurable keys begin."""
+_SPARE_THREADS = 4
+"""Threads for each one wanted that may be stuck in calls whose time was up."""
+_LANGGRAPHS = {"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "run_id"}
+"""LangGraph's own configurable keys, besides those that begin with two underscores."""
 _INTERRUPT = (
     "it interrupted, and a fan-out cannot wait for a person; interrupt before or after the fan-out"
 )
@@ -69,10 +75,15 @@ class Calling:
         run: Whose items they are.
         task: What to call.
         host: The event loop on which LangGraph called the node; None in sync code.
+        config: The settings of the branch that came first.
     """
 
     def __init__(
-        self, run: Run, task: RunnableTask, host: asyncio.AbstractEventLoop | None
+        self,
+        run: Run,
+        task: RunnableTask,
+        host: asyncio.AbstractEventLoop | None,
+        config: RunnableConfig,
     ) -> None:
         plan = run.plan
         self._run = run
@@ -83,10 +94,12 @@ class Calling:
         self._most = wished if plan.concurrency is None else min(wished, plan.concurrency)
         self._threads: ThreadPoolExecutor | None = None
         if task.in_thread or (host is None and not task.only_async):
-            self._threads = ThreadPoolExecutor(self._most, thread_name_prefix=f"{plan.name}-task")
+            most = self._most * (1 + _SPARE_THREADS)
+            self._threads = ThreadPoolExecutor(most, thread_name_prefix=f"{plan.name}-task")
+            self._free_threads = most
         # On the dispatch loop
         self._handed_over = 0
-        self._config: RunnableConfig = {}
+        self._config = config
         # On the host
         self._ahead: deque[Call] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -128,20 +141,18 @@ class Calling:
 
     def _call_for(self, shard: Shard, offset: int) -> Call | None:
         """The call for a place, or None when its outcome is known without one."""
-        item, shared = shard.item(offset), self._run.shared
         try:
-            key = shard.key(offset) or self._task.key(item, shared)
-            given = self._task.input(item, shared)
+            key = shard.key(offset)
         except Exception as error:  # noqa: BLE001 - the item's fault, whatever it is
             message = f"Item {shard.index(offset)} cannot be asked: {words_of(error)}."
-            self._run.refuse(shard, offset, Failure("permanent", message))
+            self._run.refuse(shard, offset, Failure("permanent", message), key="")
             return None
+        assert key is not None  # noqa: S101 - the plan sees to it
         if self._run.known(shard, offset, key, lambda _: True):
             return None
+        given = self._task.input(shard.item(offset), self._run.shared)
         # In sync code branches come a few at a time, so some items are called before their own.
-        config = shard.config or self._config
-        self._config = config
-        return Call(shard, offset, key, given, config)
+        return Call(shard, offset, key, given, shard.config or self._config)
 
     def _collect(self) -> None:
         self._collecting = False  # before the look, so that nothing that comes later is left
@@ -163,7 +174,7 @@ class Calling:
         self._begin()
 
     def _begin(self) -> None:
-        while self._ahead and len(self._under_way) < self._most and not self._stopped:
+        while self._ahead and self._has_room() and not self._stopped:
             call = self._ahead.popleft()
             task = self._host.create_task(
                 self._answer(call), context=contextvars.Context(), name=self._task.name
@@ -171,8 +182,16 @@ class Calling:
             self._under_way.add(task)
             task.add_done_callback(self._ended)
 
+    def _has_room(self) -> bool:
+        return len(self._under_way) < self._most and (
+            self._threads is None or self._free_threads > 0
+        )
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            why = f"A fault in the fan-out {self._run.plan.name}: {error!r}"
+            dispatch_loop().loop.call_soon_threadsafe(self._run.fail, why)
         self._begin()
 
     def _cancel(self) -> None:
@@ -196,7 +215,7 @@ class Calling:
             dispatch_loop().loop.call_soon_threadsafe(self._run.bubble, error)
             return
         except asyncio.CancelledError:
-            if self._stopped or _is_cancelled():
+            if self._stopped:
                 raise
             fields = self._failed(call, Failure("cancelled", "it was cancelled from within"))
         except TimeoutError as error:
@@ -204,12 +223,10 @@ class Calling:
             if scope.expired():
                 failure = Failure("timeout", f"it took more than {self._deadline:g} s")
             fields = self._failed(call, failure)
-        except (KeyboardInterrupt, SystemExit) as error:
-            if self._threads is None and self._host is not task_loop().loop:
-                raise  # Ctrl-C on the caller's own loop
-            fields = self._failed(call, Failure("permanent", _raised(error)))
-        except Exception as error:
-            # The user's code: an item's failure is data.
+        except BaseException as error:
+            if self._is_callers_own(error):
+                raise
+            # The user's code, which may raise anything: an item's failure is data.
             logger.debug("Item %d", call.shard.index(call.offset), exc_info=True)
             fields = self._failed(call, _failure_of(error))
         model, usage = _usage(tokens)
@@ -224,13 +241,30 @@ class Calling:
         )
         self._send_back(call, outcome)
 
+    def _is_callers_own(self, error: BaseException) -> bool:
+        """Whether it is Ctrl-C, or an exit, on the caller's own event loop."""
+        is_exit = isinstance(error, KeyboardInterrupt | SystemExit)
+        return is_exit and self._threads is None and self._host is not task_loop().loop
+
     async def _make(self, call: Call, config: RunnableConfig) -> Any:
         if self._threads is None:
             return await self._task.ainvoke(call.input, config)
-        context = contextvars.Context()
-        return await self._host.run_in_executor(
-            self._threads, context.run, self._task.invoke, call.input, config
-        )
+        scope = Scope()
+        work = partial(_caught, self._task.invoke, call.input, config)
+        self._free_threads -= 1
+        made = self._threads.submit(context_of(scope).run, work)
+        made.add_done_callback(lambda _: self._on_host(self._free_thread))
+        try:
+            value, error = await asyncio.wrap_future(made)
+        finally:
+            scope.cancel()
+        if error is not None:
+            raise error
+        return value
+
+    def _free_thread(self) -> None:
+        self._free_threads += 1
+        self._begin()
 
     def _send_back(self, call: Call, outcome: Outcome) -> None:
         error = outcome.error
@@ -249,6 +283,16 @@ class Calling:
         return {"ok": False, "error": error}
 
 
+def _caught(function: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
+    """What it returns or raises; as data, because no future takes a StopIteration."""
+    try:
+        return function(*args), None
+    except StopIteration as error:
+        return None, RuntimeError(f"StopIteration: {error}")
+    except BaseException as error:  # noqa: BLE001 - told to who waits
+        return None, error
+
+
 class _NoJsonError(TypeError):
     """A task returned what cannot be kept."""
 
@@ -262,13 +306,16 @@ def _checked(value: Any) -> Any:
     """
     if isinstance(value, Mapping) and value.get("__interrupt__"):
         raise GraphInterrupt
+    if inspect.iscoroutine(value):
+        value.close()
+        raise _NoJsonError("a coroutine; make the task an async function")
     try:
         return to_json(value)
     except TypeError as error:
         raise _NoJsonError(str(error)) from None
 
 
-def _failure_of(error: Exception) -> Failure:
+def _failure_of(error: BaseException) -> Failure:
     if isinstance(error, ChatError):
         return error.failure
     if isinstance(error, _NoJsonError):
@@ -280,7 +327,14 @@ def _failure_of(error: Exception) -> Failure:
 def _raised(error: BaseException) -> str:
     if _is_interrupt(error):
         return _INTERRUPT
-    return f"it raised {type(error).__name__}: {error}"
+    said = f"it raised {type(error).__name__}: {error}".removesuffix(": ")
+    return f"{said} ({_where(error)})"
+
+
+def _where(error: BaseException) -> str:
+    """File and line of the innermost frame: what a traceback would end with."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f"{Path(frame.f_code.co_filename).name}, line {line}"
 
 
 def _is_interrupt(error: BaseException) -> bool:
@@ -305,7 +359,7 @@ def _detached(config: RunnableConfig, tokens: UsageMetadataCallbackHandler) -> R
 
 
 def _is_langgraphs(name: str) -> bool:
-    return name.startswith(_LANGGRAPHS)
+    return name in _LANGGRAPHS or name.startswith("__")
 
 
 def _with_handler(callbacks: Callbacks, handler: UsageMetadataCallbackHandler) -> Callbacks:
@@ -326,8 +380,3 @@ def _usage(tokens: UsageMetadataCallbackHandler) -> tuple[str | None, Usage | No
         sum(each["input_tokens"] for each in used), sum(each["output_tokens"] for each in used)
     )
     return (next(iter(by_model)) if len(by_model) == 1 else None), usage
-
-
-def _is_cancelled() -> bool:
-    """Whether it is this task that is cancelled, not something that it waits for."""
-    return cast("asyncio.Task[None]", asyncio.current_task()).cancelling() > 0

@@ -26,7 +26,8 @@ class InterruptWatch:
 
     A KeyboardInterrupt that the main thread was handling before, such as when a program resumes
     a graph in its `except KeyboardInterrupt:` block, does not count; nor does the closing of
-    another graph's stream.
+    another graph's stream. One that comes later ends the runs of other threads, too: which
+    thread Ctrl-C was meant for cannot be told, and a run that goes on costs more.
     """
 
     __slots__ = ("_earlier", "_stream")

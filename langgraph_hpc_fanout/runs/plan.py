@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from langgraph_hpc_fanout.dispatch.retry import Retry
@@ -13,6 +14,9 @@ from langgraph_hpc_fanout.runs.overrides import overrides_in
 from langgraph_hpc_fanout.runs.shard import Shard
 from langgraph_hpc_fanout.tasks.prompt import Prompt
 from langgraph_hpc_fanout.tasks.runnable import RunnableTask
+
+_OF_A_CALL = ("concurrency",)
+_OF_A_PROMPT = ("model", "max_tokens", "temperature", *_OF_A_CALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +40,20 @@ class Plan:
         """How often each item is asked."""
         return self.task.samples if isinstance(self.task, Prompt) else 1
 
-    def shard(self, number: int, start: int, items: Sequence[Any]) -> Shard:
+    @property
+    def makes_keys(self) -> bool:
+        """Whether keys are made with the user's code: a function, or what an item is made of."""
+        return self.key is not None or isinstance(self.task, RunnableTask)
+
+    def shard(
+        self, number: int, start: int, items: Sequence[Any], shared: Mapping[str, Any]
+    ) -> Shard:
         """A slice of the items, for one branch."""
-        return Shard(number, start, items, self.samples, self.trace, self.key)
+        key, task = self.key, self.task
+        if key is None and isinstance(task, RunnableTask):
+            find = task.key if self.journal is not None else task.key_or_any
+            key = partial(find, shared=shared)
+        return Shard(number, start, items, self.samples, self.trace, key)
 
     def adapted(self, context: Any) -> Plan:
         """The plan with what the user's context overrides, see `runs.overrides`.
@@ -46,7 +61,8 @@ class Plan:
         Raises:
             FanOutError: If an override is out of range.
         """
-        wished = overrides_in(context, self.name)
+        names = _OF_A_PROMPT if isinstance(self.task, Prompt) else _OF_A_CALL
+        wished = overrides_in(context, self.name, names)
         if not wished:
             return self
         concurrency = wished.pop("concurrency", None)

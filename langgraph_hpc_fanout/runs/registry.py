@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from langgraph_hpc_fanout.records import FanOutError
 from langgraph_hpc_fanout.runs.run import Run
@@ -83,21 +83,43 @@ class Registry:
         Raises:
             FanOutError: If the run has ended badly in this invocation.
         """
-        with self._lock:
-            self._refuse_late(run_id, invocation)
-            entry = self._entries.get(run_id) or self._enter(begin())
-            found = entry.run.shards.get(number)
-            if found is None:
-                found = shard()
-                if not entry.run.add(found):
-                    if entry.run.error is not None:
-                        raise entry.run.error
-                    entry = self._enter(begin())
-                    entry.run.add(found)
-            entry.invocation = invocation
-            entry.claimed.add(number)
-            entry.waiting += 1
-            return entry.run, found
+        own: Shard | None = None
+        while True:
+            with self._lock:
+                self._refuse_late(run_id, invocation)
+                entry = self._entries.get(run_id)
+                found = None if entry is None else entry.run.shards.get(number)
+                if entry is not None and found is not None:
+                    return self._enlist(entry, found, invocation)
+                if own is not None:
+                    return self._bring(run_id, own, invocation, begin)
+            own = shard()  # it may run the user's code, so others are not kept waiting
+
+    def has(self, branch: object) -> bool:
+        """Whether a branch's shard is there already."""
+        if not isinstance(branch, Mapping):
+            return False
+        entry = self._entries.get(branch.get("run", ""))
+        return entry is not None and branch.get("shard") in entry.run.shards
+
+    def _bring(
+        self, run_id: str, shard: Shard, invocation: object | None, begin: Callable[[], Run]
+    ) -> tuple[Run, Shard]:
+        """A branch brings its own shard."""
+        entry = self._entries.get(run_id) or self._enter(begin())
+        if not entry.run.add(shard):
+            if entry.run.error is not None:
+                raise entry.run.error
+            entry = self._enter(begin())
+            entry.run.add(shard)
+        return self._enlist(entry, shard, invocation)
+
+    @staticmethod
+    def _enlist(entry: _Entry, shard: Shard, invocation: object | None) -> tuple[Run, Shard]:
+        entry.invocation = invocation
+        entry.claimed.add(shard.number)
+        entry.waiting += 1
+        return entry.run, shard
 
     def release(self, run: Run) -> None:
         """A branch has ended."""

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
+from langchain_core.runnables import RunnableConfig
+
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
 from langgraph_hpc_fanout.records import Failure, FanOutError, Outcome
 from langgraph_hpc_fanout.runs import garbage
@@ -114,11 +116,12 @@ class Run:
         dispatch_loop().loop.call_soon_threadsafe(self._enqueue, shard)
         return True
 
-    def start(self, host: asyncio.AbstractEventLoop | None) -> None:
+    def start(self, host: asyncio.AbstractEventLoop | None, config: RunnableConfig) -> None:
         """Begin to work on all shards, unless that has been done.
 
         Args:
             host: The event loop on which LangGraph called the node; None in sync code.
+            config: The branch's settings.
         """
         with self._lock:
             if self._started:
@@ -126,7 +129,10 @@ class Run:
             self._started = True
         garbage.relax()
         task = self.plan.task
-        self._work = Asking(self, task) if isinstance(task, Prompt) else Calling(self, task, host)
+        if isinstance(task, Prompt):
+            self._work = Asking(self, task)
+        else:
+            self._work = Calling(self, task, host, config)
         dispatch_loop().submit(self._main(self._work))
 
     def watch(self, shard: Shard, writer: Writer) -> None:
@@ -187,12 +193,11 @@ class Run:
         self.end_early(why, logging.ERROR)
 
     def bubble(self, error: BaseException) -> None:
-        """End the run with an exception that LangGraph is to see as it is."""
+        """End the run with an exception that LangGraph is to see as it is, after a flush."""
         if not self.closed:
             self._leave()
             self._close()
-            for shard in self._all_shards():
-                shard.fail(error)
+            self._in_background(self._flush_and_raise(error))
 
     def end_early(self, why: str, level: int, *, flush: bool = True) -> None:
         """End the run: every branch that is not complete raises, after a flush."""
@@ -200,7 +205,7 @@ class Run:
             return
         self._leave()
         journal = self._keeper.directory
-        if journal is not None:
+        if journal is not None and self._progress.done:
             why = f"{why} What was answered is kept in {journal}; run again to go on."
         self.error = FanOutError(why, outcomes=self._keeper.outcomes(), journal=journal)
         done, total = self._progress.done, self._progress.total
@@ -208,9 +213,9 @@ class Run:
         self._reporter.show(final=True)
         self._close()
         if flush and journal is not None:
-            self._in_background(self._flush_and_raise())
+            self._in_background(self._flush_and_raise(self.error))
         else:
-            self._raise()
+            self._raise(self.error)
 
     def guard(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call something of ours; a bug ends the run loudly instead of hanging it."""
@@ -272,7 +277,14 @@ class Run:
         shard.seconds = self._progress.seconds
         if self._is_complete():
             self._reporter.show(final=True)
+            self._tell_of_failures()
         self._keeper.report(shard)
+
+    def _tell_of_failures(self) -> None:
+        """Say once what went wrong, in the words of the first failure of each kind."""
+        for kind, (count, message) in self._progress.why_failed().items():
+            total, name = self._progress.total, self.plan.name
+            logger.warning("%s: %d of %d failed, %s: %s", name, count, total, kind, message)
 
     def _all_shards(self) -> list[Shard]:
         """A copy: branches may add shards meanwhile."""
@@ -300,14 +312,13 @@ class Run:
     def _fail_unwritten(self, why: str) -> None:
         self.end_early(why, logging.ERROR, flush=False)
 
-    async def _flush_and_raise(self) -> None:
+    async def _flush_and_raise(self, error: BaseException) -> None:
         await self._keeper.flush_last()
-        self._raise()
+        self._raise(error)
 
-    def _raise(self) -> None:
-        assert self.error is not None  # noqa: S101 - narrows the type
+    def _raise(self, error: BaseException) -> None:
         for shard in self._all_shards():
-            shard.fail(self.error)
+            shard.fail(error)
 
     @staticmethod
     def _in_background(coroutine: Coroutine[Any, Any, None]) -> None:

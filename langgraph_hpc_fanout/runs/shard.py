@@ -11,6 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph_hpc_fanout.journal.columns import to_columns
 from langgraph_hpc_fanout.records import Outcome
 from langgraph_hpc_fanout.runs.receipts import Receipt
+from langgraph_hpc_fanout.tasks.keys import content_key
 
 
 class Shard:
@@ -95,10 +96,10 @@ class Shard:
         return self.items[offset // self.samples]
 
     def key(self, offset: int) -> str | None:
-        """The user's own key for a place, where there is one.
+        """The key for a place, where it is not for the prompt to make.
 
         Raises:
-            Exception: What the user's function raised for the item.
+            Exception: What was raised when the item's key was made.
         """
         if self.keys is None:
             return None
@@ -106,7 +107,7 @@ class Shard:
         if isinstance(key, Exception):
             raise key
         sample = offset % self.samples
-        return f"{key}#{sample}" if sample else key
+        return content_key([key, sample]) if sample else key
 
     def index(self, offset: int) -> int:
         """Where the item of a place stands in the input."""

@@ -50,12 +50,11 @@ class Trace:
             for future, arguments, keywords in self._beginnings()
         }
         for future in as_completed(runs):
-            if (outcome := _outcome_of(future)) is None:
-                continue
-            if outcome.error is None:
-                runs[future].on_llm_end(_result(outcome))
+            ended = _ending(future)
+            if isinstance(ended, LLMResult):
+                runs[future].on_llm_end(ended)
             else:
-                runs[future].on_llm_error(ChatError(outcome.error))
+                runs[future].on_llm_error(ended)
 
     async def afollow(self) -> None:
         """The same on an event loop."""
@@ -65,13 +64,16 @@ class Trace:
 
         async def follow_one(future: Future[Outcome], arguments: Any, keywords: Any) -> None:
             (run,) = await manager.on_chat_model_start(*arguments, **keywords)
-            await asyncio.wait([asyncio.wrap_future(future)])
-            if (outcome := _outcome_of(future)) is None:
-                return
-            if outcome.error is None:
-                await run.on_llm_end(_result(outcome))
+            try:
+                await asyncio.wait([asyncio.wrap_future(future)])
+            except asyncio.CancelledError as error:
+                await run.on_llm_error(error)
+                raise
+            ended = _ending(future)
+            if isinstance(ended, LLMResult):
+                await run.on_llm_end(ended)
             else:
-                await run.on_llm_error(ChatError(outcome.error))
+                await run.on_llm_error(ended)
 
         await asyncio.gather(*(follow_one(*beginning) for beginning in self._beginnings()))
 
@@ -100,9 +102,12 @@ def _about(request: Request, name: str) -> dict[str, Any]:
     return {"invocation_params": {"_type": _PROVIDER, **parameters}, "name": name}
 
 
-def _outcome_of(future: Future[Outcome]) -> Outcome | None:
-    """The outcome, or None when the run ended without it."""
-    return None if future.exception() is not None else future.result()
+def _ending(future: Future[Outcome]) -> LLMResult | BaseException:
+    """The answer, or why there is none: the item's failure, or the run's."""
+    if (error := future.exception()) is not None:
+        return error
+    outcome = future.result()
+    return _result(outcome) if outcome.error is None else ChatError(outcome.error)
 
 
 def _result(outcome: Outcome) -> LLMResult:

@@ -9,6 +9,8 @@ from typing import Any
 from langgraph_hpc_fanout.endpoints.chat import text_of
 from langgraph_hpc_fanout.tasks.schema import MisfitError, Schema
 
+_CUT_OFF = "was cut off at max_tokens; raise"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -45,20 +47,28 @@ def read_answer(
     message = choice["message"]
     reason = choice.get("finish_reason")
     text = text_of(message)
+    if schema is not None:
+        return _read_data(body, text, reason, schema)
     fault = _fault(message, text, reason, allow_truncated=allow_truncated)
     if fault is not None and not text:
         text = _other_text(message)
-    value: Any = None
-    misfit = None
-    if fault is None:
-        value = text
-        if schema is not None:
-            try:
-                value = schema.read(text)
-            except MisfitError as error:
-                misfit = str(error)
-                value, fault = None, f"does not fit the schema: {misfit}"
-    return Answer(text, value, fault, misfit, reason, len(body["choices"]))
+    value = text if fault is None else None
+    return Answer(text, value, fault, None, reason, len(body["choices"]))
+
+
+def _read_data(body: Mapping[str, Any], text: str, reason: str | None, schema: Schema) -> Answer:
+    """The data in an answer; whole data counts even where blanks behind it were cut off."""
+    message, choices = body["choices"][0]["message"], len(body["choices"])
+    fault = _fault(message, text, reason, allow_truncated=True)
+    if fault is not None:
+        return Answer(text or _other_text(message), None, fault, None, reason, choices)
+    try:
+        return Answer(text, schema.read(text), None, None, reason, choices)
+    except MisfitError as error:
+        if reason == "length":  # asked again, it would be cut off again
+            return Answer(text, None, f"{_CUT_OFF} it", None, reason, choices)
+        fault = f"does not fit the schema: {error}"
+        return Answer(text, None, fault, str(error), reason, choices)
 
 
 def _fault(
@@ -77,7 +87,7 @@ def _fault(
             else ("is empty")
         )
     if reason == "length" and not allow_truncated:
-        return "was cut off at max_tokens; raise it, or accept such answers with allow_truncated"
+        return f"{_CUT_OFF} it, or accept such answers with allow_truncated"
     return None
 
 

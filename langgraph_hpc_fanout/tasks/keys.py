@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 import orjson
 
-from langgraph_hpc_fanout.tasks.values import to_json
+from langgraph_hpc_fanout.tasks.values import plain
 
 _KEY_BYTES = 16
 
@@ -22,16 +23,14 @@ def content_key(asked: Any) -> str:
 
 
 def item_key(item: Any) -> str:
-    """The key of anything; of what has no form as JSON, by its `repr`."""
-    options = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
-    return _digest(orjson.dumps(item, default=_plain_or_repr, option=options))
+    """The key of anything that has a form as JSON: models, dataclasses, dates, numbers of any size.
 
-
-def _plain_or_repr(value: Any) -> Any:
-    try:
-        return to_json(value)
-    except TypeError:
-        return repr(value)
+    Raises:
+        TypeError: If something in it has none. Its `repr` would not do: it may leave out what
+            makes two things different, or change from one process to the next.
+    """
+    # Not orjson, which writes one null for all numbers that are not finite.
+    return _digest(json.dumps(item, default=plain, sort_keys=True).encode())
 
 
 def _digest(content: bytes) -> str:

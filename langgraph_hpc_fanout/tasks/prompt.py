@@ -38,7 +38,7 @@ class Prompt:
         seed: Sampling seed.
         stop: Texts at which an answer ends.
         extra_body: Further fields of the request's body, for example `{"top_k": 20}`.
-        allow_truncated: Whether an answer that was cut off at `max_tokens` counts. By default
+        allow_truncated: Whether a text that was cut off at `max_tokens` counts. By default
             it is a failure of kind `invalid_output` that keeps the text in `meta["raw"]`.
         schema: A pydantic model, or a JSON schema, that answers must fit. Values are then
             plain data; `parse` gives the model back.
@@ -161,10 +161,9 @@ class Prompt:
         body = {name: value for name, value in request.body.items() if name != _FORMAT}
         return _with_messages(replace(request, body=body), messages)
 
-    @staticmethod
-    def has_schema(request: Request) -> bool:
-        """Whether a request carries a schema for the server to keep to."""
-        return _FORMAT in request.body
+    def has_schema(self, request: Request) -> bool:
+        """Whether a request carries this prompt's schema, for the server to keep to."""
+        return self._schema is not None and _FORMAT in request.body
 
     def adapted(
         self,
@@ -187,6 +186,8 @@ class Prompt:
 
     def accepts(self, outcome: Outcome) -> bool:
         """Whether an earlier answer to the same question counts here as well."""
+        if self._schema is not None:  # under a key of the user's, it may have been another one
+            return self._schema.fits(outcome.value)
         return self._allow_truncated or outcome.finish_reason != "length"
 
     def read(self, body: Mapping[str, Any]) -> Answer:

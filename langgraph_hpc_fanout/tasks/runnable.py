@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langgraph.graph.state import CompiledStateGraph
 
 from langgraph_hpc_fanout.tasks.keys import item_key
 
@@ -36,7 +38,11 @@ class RunnableTask:
         if isinstance(given, Runnable):
             self._runnable = given
             self.name, self.is_named = _name_of(given)
+            if isinstance(given, RunnableLambda):
+                self.only_async = not hasattr(given, "func")
+                self.in_thread = not hasattr(given, "afunc")
         elif callable(given):
+            _check_is_no_generator(given)
             _check_arity(given)
             self.only_async = _is_coroutine_function(given)
             self.in_thread = not self.only_async
@@ -62,10 +68,37 @@ class RunnableTask:
         fields = item if isinstance(item, Mapping) else {"item": item}
         return {**shared, **fields}
 
-    def key(self, item: Any, shared: Mapping[str, Any]) -> str:
-        """Identity of what is asked: the task's name and version, and the input."""
+    def misses(self, item: Any, shared: Mapping[str, Any]) -> list[str]:
+        """The keys of a graph's input, when an item has none of them: it would be asked nothing."""
+        if not isinstance(self._runnable, CompiledStateGraph):
+            return []
+        wanted = list(self._runnable.get_input_jsonschema().get("properties", {}))
         given = self.input(item, shared)
-        return item_key({"task": self.name, "version": self.version, "input": given})
+        if not isinstance(given, Mapping) or any(name in given for name in wanted):
+            return []
+        return wanted
+
+    def key(self, item: Any, shared: Mapping[str, Any]) -> str:
+        """Identity of what is asked: the task's name and version, and the input.
+
+        Raises:
+            TypeError: If the item has no form by which it would be known again.
+        """
+        given = self.input(item, shared)
+        try:
+            return item_key({"task": self.name, "version": self.version, "input": given})
+        except (TypeError, ValueError, RecursionError) as error:
+            raise TypeError(
+                f"it has no key by which a journal would know it again ({error}); give "
+                "FanOutNode a key="
+            ) from None
+
+    def key_or_any(self, item: Any, shared: Mapping[str, Any]) -> str:
+        """The same where no journal looks for it: of an odd item, a key of its own."""
+        try:
+            return self.key(item, shared)
+        except TypeError:
+            return uuid.uuid4().hex
 
     def invoke(self, given: Any, config: RunnableConfig) -> Any:
         """Run it, in sync code."""
@@ -79,9 +112,13 @@ class RunnableTask:
 def _name_of(runnable: Runnable[Any, Any]) -> tuple[str, bool]:
     """Its name, and whether that says which one it is, not only of which class."""
     config = getattr(runnable, "config", None) or {}  # of what with_config(run_name=...) gives
-    given = config.get("run_name") or getattr(runnable, "name", None)
-    name = given or runnable.get_name()
-    return name, bool(given) and name not in (type(runnable).__name__, "LangGraph")
+    if given := config.get("run_name"):
+        return str(given), True
+    if isinstance(runnable, RunnableLambda):
+        return _qualified_name(getattr(runnable, "func", None) or runnable.afunc)
+    name = runnable.get_name()
+    is_own = bool(getattr(runnable, "name", None))
+    return name, is_own and name not in (type(runnable).__name__, "LangGraph")
 
 
 def _is_coroutine_function(function: Callable[..., Any]) -> bool:
@@ -94,8 +131,16 @@ def _qualified_name(function: Callable[..., Any]) -> tuple[str, bool]:
     """Module and name, and whether no other task in the program is called so."""
     inner = inspect.unwrap(getattr(function, "func", function))
     named = inner if hasattr(inner, "__qualname__") else type(inner)
-    name = f"{named.__module__}.{named.__qualname__}"
-    return name, inner is function and named is inner and "<" not in name
+    name = f"{getattr(named, '__module__', None) or 'builtins'}.{named.__qualname__}"
+    owner = getattr(inner, "__self__", None)  # of a method: which instance, no name tells
+    is_bound = owner is not None and not isinstance(owner, type) and not inspect.ismodule(owner)
+    return name, inner is function and named is inner and not is_bound and "<" not in name
+
+
+def _check_is_no_generator(function: Callable[..., Any]) -> None:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(f"FanOutNode(task={name}) is a generator; return a list instead.")
 
 
 def _check_arity(function: Callable[..., Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,11 +18,19 @@ from langgraph_hpc_fanout.records import Failure
 
 _MOST_ERRORS = 5
 _EXCERPT = 120
-_FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"```[a-zA-Z]*[^\S\n]*\n(.*?)```", re.DOTALL)
 _NAME = re.compile(r"[^a-zA-Z0-9_-]")
 _REFUSED = re.compile(
-    r"response_format|json[ _]schema|grammar|guided|structured output", re.IGNORECASE
+    r"response_format|json[ _]?schema|(parse|compile) grammar|grammar error|xgrammar|guided decod"
+    r"|structured output",
+    re.IGNORECASE,
 )
+_KEYWORDS = {
+    "$ref", "$defs", "type", "enum", "const", "properties", "items", "prefixItems", "required",
+    "anyOf", "oneOf", "allOf", "not", "if", "additionalProperties", "patternProperties",
+    "minimum", "maximum", "minLength", "maxLength", "pattern", "format", "minItems", "maxItems",
+}  # fmt: skip
+_REFUSALS = (400, 422, 500, 501)
 """What servers say that cannot keep to a schema: llama.cpp ("JSON schema error at ...", "failed to
 parse grammar"), vLLM ("Failed to compile grammar", "guided decoding"), OpenAI ("'response_format'
 of type 'json_schema' is not supported with this model")."""
@@ -68,7 +78,10 @@ class Schema:
         return f"Answer only with JSON, without other text, that fits this JSON schema: {document}"
 
     def read(self, text: str) -> Any:
-        """The plain data in an answer; a code fence around it is taken off.
+        """The plain data in an answer, of which `parse` makes the model; without a code fence.
+
+        The data is as pydantic writes the model, with its defaults; or as it came, where reading
+        that again would give another model.
 
         Raises:
             MisfitError: If it is no JSON, or does not fit.
@@ -78,6 +91,14 @@ class Schema:
             with contextlib.suppress(MisfitError):
                 return self._check(candidate)
         return self._check(last)
+
+    def fits(self, value: Any) -> bool:
+        """Whether a value that was kept fits (still)."""
+        try:
+            self._check(orjson.dumps(value).decode())
+        except (MisfitError, orjson.JSONEncodeError):
+            return False
+        return True
 
     def parse(self, value: Any) -> Any:
         """The pydantic model of an answer's plain data; plain data under a JSON schema."""
@@ -89,18 +110,38 @@ class Schema:
         assert self._adapter is not None  # noqa: S101 - narrows the type
         try:
             model = self._adapter.validate_json(text)
+            value = self._adapter.dump_python(model, mode="json", by_alias=True)
+            if self._gives_back(value, model):
+                return value
+            # Its validators change what they are given, or its aliases differ by direction.
+            value = orjson.loads(text)
+            orjson.dumps(value)
+            if json.loads(text) != value:
+                raise ValueError("a number is too large to be kept")
         except ValidationError as error:
             found = [
                 f"{_path(each['loc'])}{each['msg']}" for each in error.errors(include_url=False)
             ]
             raise _misfit(found) from None
-        return self._adapter.dump_python(model, mode="json", by_alias=True)
+        except Exception as error:  # noqa: BLE001
+            # The model's own code, or numbers and depths that JSON libraries do not take.
+            raise _misfit([f"{type(error).__name__}: {error}"]) from None
+        return value
+
+    def _gives_back(self, value: Any, model: Any) -> bool:
+        try:
+            return bool(self.parse(value) == model)
+        except (ValidationError, orjson.JSONEncodeError):
+            return False
 
     def _check_document(self, text: str) -> Any:
         try:
             value = orjson.loads(text)
+            orjson.dumps(value)  # what cannot be written cannot be kept
         except orjson.JSONDecodeError as error:
             raise MisfitError(f"Invalid JSON: {error}") from None
+        except orjson.JSONEncodeError as error:
+            raise _misfit([f"JSON that cannot be kept: {error}"]) from None
         errors = self._validator.iter_errors(value)
         if found := [f"{_path(each.instance_path)}{each.message}" for each in errors]:
             raise _misfit(found)
@@ -109,13 +150,13 @@ class Schema:
 
 def refuses_schema(failure: Failure) -> bool:
     """Whether a server said that it cannot keep to a schema, or not to this one."""
-    return failure.status is not None and bool(_REFUSED.search(failure.message))
+    return failure.status in _REFUSALS and bool(_REFUSED.search(failure.message))
 
 
 def _adapter(given: Any) -> TypeAdapter[Any]:
     try:
-        if isinstance(given, str):  # pydantic would look for a class of that name later
-            raise TypeError
+        if isinstance(given, str) or inspect.isroutine(given):
+            raise TypeError  # pydantic would look for a class of that name, or check arguments
         return TypeAdapter(given)
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError):
         raise TypeError(
@@ -124,6 +165,11 @@ def _adapter(given: Any) -> TypeAdapter[Any]:
 
 
 def _validator(document: dict[str, Any]) -> jsonschema_rs.Validator:
+    if document and not _KEYWORDS & document.keys():
+        raise ValueError(
+            "Prompt(schema=...) is no JSON schema: it has none of its keywords, such as type; "
+            'fields belong under {"type": "object", "properties": ...}.'
+        )
     try:
         return jsonschema_rs.validator_for(document, retriever=_no_traffic)
     except Exception as error:  # noqa: BLE001 - it raises classes of several kinds

@@ -29,6 +29,7 @@ class Progress:
         self.completion_tokens = 0
         self.failures: Counter[str] = Counter()
         self.endpoints: Counter[str] = Counter()
+        self._messages: dict[str, str] = {}
         self._node = node
         self._run = run
         self._clock = clock
@@ -52,6 +53,7 @@ class Progress:
         """Take note of an outcome."""
         if outcome.error is not None:
             self.failures[outcome.error.kind] += 1
+            self._messages.setdefault(outcome.error.kind, outcome.error.message)
         else:
             self.ok += 1
         if outcome.attempts == 0:
@@ -62,6 +64,10 @@ class Progress:
         if outcome.usage is not None:
             self.prompt_tokens += outcome.usage.prompt_tokens
             self.completion_tokens += outcome.usage.completion_tokens
+
+    def why_failed(self) -> dict[str, tuple[int, str]]:
+        """For each kind of failure how many there are, and what the first one said."""
+        return {kind: (self.failures[kind], said) for kind, said in self._messages.items()}
 
     def event(self, in_flight: int) -> dict[str, Any]:
         """The progress event, as JSON data; its fields are documented in docs/progress.md."""

@@ -97,3 +97,25 @@ async def test_a_closed_pool_is_a_reply():
         asked = asyncio.create_task(calls_over(dispatch).ask(request(1)))
         await asyncio.sleep(1)
     assert (await asked).failure.kind == "cancelled"
+
+
+@in_virtual_time
+async def test_what_was_told_its_failure_is_not_sent_later():
+    a = Scripted("a", script=lambda call: fail("auth") if now() < 5 else None, concurrency=1)
+    async with Dispatch(a) as dispatch:
+        calls = calls_over(dispatch)
+        await asyncio.gather(*(calls.ask(request(f"old{number}")) for number in range(200)))
+        await asyncio.sleep(10)
+        asked = len(a.calls)
+        await calls.ask(request("new"))
+        assert [call.key for call in a.calls[asked:]] == ["new"]
+
+
+@in_virtual_time
+async def test_a_burst_is_shared_evenly():
+    lanes = [Scripted(name, concurrency=100) for name in "abc"]
+    async with Dispatch(*lanes) as dispatch:
+        calls = calls_over(dispatch)
+        await calls.ask(request("first"))
+        await asyncio.gather(*(calls.ask(request(number)) for number in range(90)))
+    assert all(len(lane.calls) in (30, 31) for lane in lanes)

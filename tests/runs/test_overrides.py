@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from langgraph_hpc_fanout import FanOutError
 from langgraph_hpc_fanout.runs.overrides import overrides_in
 
+NAMES = ("model", "max_tokens", "temperature", "concurrency")
+
 
 @dataclass
 class Settings:
@@ -44,11 +46,11 @@ def made_by_exec():
     ids=lambda context: type(context).__name__,
 )
 def test_fields_of_our_names_count_where_they_are_not_none(context):
-    assert overrides_in(context, "screen") == {"temperature": 0.5}
+    assert overrides_in(context, "screen", NAMES) == {"temperature": 0.5}
 
 
 def test_no_context_overrides_nothing():
-    assert overrides_in(None, "screen") == {}
+    assert overrides_in(None, "screen", NAMES) == {}
 
 
 @pytest.mark.parametrize(
@@ -57,4 +59,11 @@ def test_no_context_overrides_nothing():
 def test_a_value_that_cannot_be_is_told(context):
     (field,) = context
     with pytest.raises(FanOutError, match=f"screen: the context's {field}=.*; nothing was sent"):
-        overrides_in(context, "screen")
+        overrides_in(context, "screen", NAMES)
+
+
+def test_what_a_node_does_not_have_is_left_alone():
+    odd = {"model": object(), "concurrency": 3}
+    assert overrides_in(odd, "screen", ("concurrency",)) == {"concurrency": 3}
+    with pytest.raises(FanOutError, match="context's model=a object cannot be used"):
+        overrides_in(odd, "screen", NAMES)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+from datetime import date
 
+import numpy
 import pytest
 from hypothesis import given
 from properties import alike, repeatable, turned
@@ -20,10 +23,19 @@ def test_items_have_one_key_exactly_when_they_are_one(a, b):
     assert (item_key(a) == item_key(b)) == same
 
 
-def test_items_that_are_no_json_have_keys_too():
-    assert item_key({1, 2}) == item_key({1, 2}) != item_key({1, 3})
-    assert item_key({1: "a"}) != item_key({2: "a"})
-    assert len(item_key(None)) == 32
+def test_what_differs_has_other_keys():
+    items = [None, math.nan, math.inf, -math.inf, 2**70, 2**71, "\ud800", {1: "a"}, {2: "a"}]
+    items += [date(2026, 1, 1), numpy.arange(5000), numpy.float64(0.5)]
+    assert len({item_key(item) for item in items}) == len(items)
+    other = numpy.arange(5000)
+    other[2500] = 7
+    assert item_key(other) != item_key(numpy.arange(5000)), "although their repr is the same"
+
+
+@pytest.mark.parametrize("item", [{1, 2}, object(), {"a": lambda: 0}, {1: "a", "b": 2}])
+def test_what_would_not_be_known_again_has_no_key(item):
+    with pytest.raises(TypeError):
+        item_key(item)
 
 
 @repeatable

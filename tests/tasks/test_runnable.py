@@ -52,12 +52,15 @@ HERE = __name__
         (double, f"{HERE}.double", True, True),
         (adouble, f"{HERE}.adouble", True, False),
         (math.sqrt, "math.sqrt", True, True),
-        (Doubler().later, f"{HERE}.Doubler.later", True, False),
+        (Doubler().later, f"{HERE}.Doubler.later", False, False),
         (Doubler(), f"{HERE}.Doubler", False, True),
         (AsyncDoubler(), f"{HERE}.AsyncDoubler", False, False),
         (functools.partial(add, 1), f"{HERE}.add", False, True),
         (lambda item: item, f"{HERE}.<lambda>", False, True),
-        (RunnableLambda(double), "double", True, False),
+        (RunnableLambda(double), f"{HERE}.double", True, True),
+        (RunnableLambda(double, afunc=adouble), f"{HERE}.double", True, False),
+        (RunnableLambda(adouble), f"{HERE}.adouble", True, False),
+        (str.upper, "builtins.str.upper", True, True),
         (RunnableLambda(double) | RunnableLambda(double), "RunnableSequence", False, False),
         ((RunnableLambda(double) | double).with_config(run_name="twice"), "twice", True, False),
     ],
@@ -121,9 +124,31 @@ def test_the_key_knows_task_version_and_shared():
         RunnableTask(task, version).key(item, shared)
         for task in (double, adouble)
         for version in (None, "1", "2")
-        for item in (1, {"a": 1}, Molecule(smiles="C"), Molecule(smiles="CC"), {1: "x"})
+        for item in (1, {"a": 1}, Molecule(smiles="C"), Molecule(smiles="CC"), math.nan)
         for shared in ({}, {"question": "?"})
     }
     assert len(keys) == 2 * 3 * 5 * 2
     mine = Molecule(smiles="C")
     assert RunnableTask(double, None).key(mine, {}) == RunnableTask(double, None).key(mine, {})
+
+
+def generator(item):
+    yield item
+
+
+async def async_generator(item):
+    yield item
+
+
+@pytest.mark.parametrize("given", [generator, async_generator])
+def test_a_generator_is_refused(given):
+    with pytest.raises(TypeError, match="is a generator; return a list instead"):
+        RunnableTask(given, None)
+
+
+def test_an_odd_item_has_a_key_of_its_own_where_no_journal_looks():
+    task = RunnableTask(double, None)
+    with pytest.raises(TypeError, match="no key by which a journal would know it again"):
+        task.key({1, 2}, {})
+    assert task.key_or_any({1, 2}, {}) != task.key_or_any({1, 2}, {})
+    assert task.key_or_any(1, {}) == task.key(1, {})

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import repeatable
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
 
 from langgraph_hpc_fanout import Failure
 from langgraph_hpc_fanout.tasks.schema import MisfitError, Schema, refuses_schema
@@ -150,7 +150,9 @@ def test_many_errors_are_told_in_part():
         Schema(list[int]).read(json.dumps(["x"] * 20))
 
 
-@pytest.mark.parametrize("given", [3, "Solubility", object()])
+@pytest.mark.parametrize(
+    "given", [3, "Solubility", object(), lambda item: item, Solubility.model_json_schema]
+)
 def test_what_is_no_schema(given):
     with pytest.raises(TypeError, match="takes a pydantic model or a JSON schema"):
         Schema(given)
@@ -161,6 +163,7 @@ def test_what_is_no_schema(given):
     [
         ({"type": "nonsense"}, "nonsense"),
         ({"$ref": "#/nowhere"}, "nowhere"),
+        ({"level": {"type": "string"}}, "fields belong under"),
         ({"$ref": "http://127.0.0.1:9/schema.json"}, r"put it under \$defs"),
     ],
 )
@@ -180,7 +183,9 @@ def test_a_document_that_is_no_json_schema(given, why):
         # OpenAI
         (400, "Invalid parameter: 'response_format' of type 'json_schema' is not supported", True),
         (400, "max_tokens must be at least 1, got 0.", False),
-        (None, "Connection reset: grammar", False),
+        (None, "Connection reset: failed to parse grammar", False),
+        (400, "The prompt 'Write about grammar' is too long", False),
+        (429, "response_format", False),
     ],
 )
 def test_who_refuses_a_schema(status, message, refused):
@@ -221,3 +226,75 @@ def test_what_fits_comes_back_as_it_is(document, fenced):
     text = json.dumps(value)
     assert jsonschema_rs.is_valid(document, value)
     assert Schema(document).read(f"```json\n{text}\n```" if fenced else text) == value
+
+
+class Odd(BaseModel):
+    """A model whose validators do what validators should not."""
+
+    x: int | float
+
+    @field_validator("x")
+    @classmethod
+    def a_percentage(cls, x):
+        return {1: "one"}[x] if x == 2 else x / 100
+
+
+class Renamed(BaseModel):
+    x: int = Field(validation_alias="read", serialization_alias="written")
+
+
+class Computed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    x: int = 3
+
+    @computed_field
+    @property
+    def y(self) -> int:
+        return 2 * self.x
+
+
+class Hidden(BaseModel):
+    x: int
+    secret: int = Field(exclude=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (Odd, '{"x": 50}'),
+        (Renamed, '{"read": 3}'),
+        (Computed, '{"x": 4}'),
+        (Hidden, '{"x": 1, "secret": 2}'),
+    ],
+)
+def test_parse_gives_what_was_validated(model, text):
+    schema = Schema(model)
+    assert schema.parse(schema.read(text)) == model.model_validate_json(text)
+
+
+def test_what_was_kept_has_the_defaults():
+    class Defaults(BaseModel):
+        x: int = 3
+
+    assert Schema(Defaults).read("{}") == {"x": 3}
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (Odd, '{"x": 2}'),
+        (Odd, '{"x": NaN}'),
+        (dict[str, int], '{"x": 123456789012345678901234567890}'),
+        (dict[str, float], '{"x": NaN}'),
+        ({"type": "object"}, '{"a":' * 300 + "1" + "}" * 300),
+    ],
+)
+def test_what_cannot_be_kept_is_a_misfit(model, text):
+    with pytest.raises(MisfitError):
+        Schema(model).read(text)
+
+
+def test_whether_a_kept_value_fits():
+    assert Schema(DOCUMENT).fits({"level": "low"})
+    assert not Schema(DOCUMENT).fits({"level": "medium"})
+    assert not Schema(Solubility).fits("low")

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 from datetime import date
 
+import numpy
 import pytest
 from hypothesis import given
 from langchain_core.documents import Document
@@ -48,6 +49,9 @@ def test_json_is_itself(value):
         ((1, 2), [1, 2]),
         ({"level": Level.LOW}, {"level": "low"}),
         (date(2026, 1, 31), "2026-01-31"),
+        (numpy.float64(0.5), 0.5),
+        ({"a": numpy.arange(3)}, {"a": [0, 1, 2]}),
+        ({"a": None}, {"a": None}),
     ],
 )
 def test_what_has_a_plain_form(value, plain):
@@ -74,3 +78,19 @@ def test_a_document_is_its_fields():
 def test_what_has_none_says_so(value):
     with pytest.raises(TypeError, match=r"(JSON|Dict key|Integer)"):
         to_json(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), {"a": [float("inf")]}, numpy.float32("nan"), [numpy.array([0, numpy.nan])]],
+)
+def test_numbers_that_are_not_finite_do_not_become_none(value):
+    with pytest.raises(TypeError, match=r"(nan|inf) is no JSON data"):
+        to_json(value)
+
+
+@pytest.mark.filterwarnings("ignore:The function `load` is in beta")
+def test_a_message_with_a_model_in_it_can_be_loaded():
+    message = AIMessage("{}", additional_kwargs={"parsed": Inner(when=date(2026, 1, 31))})
+    again = load(to_json(message), allowed_objects="messages")
+    assert again.additional_kwargs == {"parsed": {"when": "2026-01-31"}}

@@ -60,8 +60,12 @@ class _Maker:
         self._numbers = [_number(match[0]) for match in _NUMBER.finditer(text)]
         self._excerpt = next(iter(quoted(text)), " ".join(text.split())[:_EXCERPT]) or "text"
 
-    def make(self, schema: Mapping[str, Any], inside: frozenset[str]) -> Json:
+    def make(self, schema: Mapping[str, Any] | bool, inside: frozenset[str]) -> Json:
         """A value for a part of the schema, inside of the references that led to it."""
+        if schema is True:
+            return None
+        if schema is False:
+            raise ValueError("Nothing fits the schema false.")
         while (pointer := schema.get("$ref")) is not None:
             if pointer in inside:
                 raise ValueError(f"{pointer} holds itself without end.")
