@@ -150,11 +150,11 @@ def test_a_fault_between_two_answers_costs_an_attempt_only(fake_fleet, pool_over
 def test_the_items_deadline_holds_over_all_its_answers(fake_fleet, pool_over):
     fleet = fake_fleet(answer="High!", latency=0.1)
     prompt = Prompt("Is {smiles} soluble?", schema=Solubility, reasks=1000)
-    graph = build(pool_over(fleet.urls), task=prompt, item_deadline=0.5)
+    graph = build(pool_over(fleet.urls), task=prompt, item_deadline=1.5)
     state = graph.invoke({"molecules": molecules(1)})
     assert [each["error"]["kind"] for each in state["failures"]] == ["timeout"]
     assert state["failures"][0]["usage"]["completion_tokens"] > 0, "what was answered was paid for"
-    assert fleet.record().served < 20
+    assert fleet.record().served < 50
 
 
 def test_two_lanes_share_what_is_asked_again(fake_fleet, pool_over):
