@@ -77,7 +77,7 @@ class PoolChatModel(BaseChatOpenAI):
         retry: How hard to try for one call.
 
     Raises:
-        ValueError: If it is given what belongs to the pool's endpoints, such as a URL or a key.
+        ValueError: If it is given what belongs to the pool's endpoints, such as a URL.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)

@@ -88,7 +88,7 @@ class Pool:
 
         It keeps the pool's limits together with everything else that uses the pool, and is what
         chains and agents that are a fan-out's task should ask. Make it where the graph is made:
-        the first one imports langchain-openai, which takes about a second.
+        the first one imports langchain-openai, which takes about half a second.
 
         Args:
             model: Logical model name; by default the only model that the pool serves.
@@ -101,8 +101,9 @@ class Pool:
 
         Example:
             ```python
-            agent = create_agent(pool.chat_model(temperature=0), tools=[search])
-            screen = FanOutNode("molecules", agent)
+            question = ChatPromptTemplate.from_template("Is {name} toxic?")
+            chain = question | pool.chat_model(temperature=0) | StrOutputParser()
+            screen = FanOutNode("molecules", chain)
             ```
         """
         from langgraph_hpc_fanout.chat_models import PoolChatModel  # noqa: PLC0415 - LangChain

@@ -969,3 +969,21 @@ def test_failures_are_told_at_the_end(caplog):
     (line,) = [line for line in caplog.messages if "failed" in line]
     assert line.startswith("screen: 2 of 5 failed, permanent: ")
     assert "it raised ValueError: no 1 (test_runnable_tasks.py, line" in line
+
+
+async def test_a_bubble_is_over_when_branches_never_came_for_it():
+    """LangGraph never starts the branches that max_concurrency held back."""
+    broken = True
+
+    async def task(item):
+        if broken and item == 0:
+            raise ParentCommand(Command(graph="nowhere", goto="x"))
+        return item
+
+    graph = over(task, checkpointer=InMemorySaver())
+    config = {**CONFIG, "max_concurrency": 2}
+    with pytest.raises(Exception, match="nowhere"):
+        await graph.ainvoke(numbers(64), config)
+    broken = False
+    state = await graph.ainvoke(None, config)
+    assert state["predictions"] == list(range(64))

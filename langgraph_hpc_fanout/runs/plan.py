@@ -70,3 +70,41 @@ class Plan:
         if wished and isinstance(task, Prompt):
             task = task.adapted(**wished)
         return replace(self, task=task, concurrency=concurrency)
+
+
+def check_meaning(plan: Plan, version: str | None) -> None:
+    """Refuse settings that the task would ignore.
+
+    Raises:
+        ValueError: If there is one, or a number is out of range.
+    """
+    if plan.trace < 0:
+        raise ValueError(f"FanOutNode(trace={plan.trace!r}) must not be negative.")
+    if plan.task_concurrency is not None and plan.task_concurrency < 1:
+        raise ValueError(
+            f"FanOutNode(task_concurrency={plan.task_concurrency!r}) must be at least 1."
+        )
+    if isinstance(plan.task, Prompt):
+        if plan.task_concurrency is not None:
+            raise ValueError(
+                "FanOutNode(task_concurrency=...) is for Runnables and functions; what a Prompt "
+                "asks at once is set by Limits(concurrency=...) of the pool's endpoints."
+            )
+        if version is not None:
+            raise ValueError(
+                "FanOutNode(version=...) is for Runnables and functions; a Prompt's answers are "
+                "known by what was asked."
+            )
+        return
+    if plan.retry != Retry():
+        raise ValueError(
+            "FanOutNode(retry=...) is for a Prompt; use RunnableLambda(function).with_retry() for "
+            "a function, a Runnable's own with_retry(), and pool.chat_model(retry=...)."
+        )
+    if plan.trace:
+        raise ValueError("FanOutNode(trace=...) is for a Prompt; a Runnable is traced anyway.")
+    if plan.journal is not None and plan.key is None and version is None and not plan.task.is_named:
+        raise ValueError(
+            f"The task {plan.task.name} has no name of its own by which a journal could know its "
+            'answers; give FanOutNode a version="1", and another one when the task changes.'
+        )

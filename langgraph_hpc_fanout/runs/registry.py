@@ -8,7 +8,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
-from langgraph_hpc_fanout.records import FanOutError
 from langgraph_hpc_fanout.runs.run import Run
 from langgraph_hpc_fanout.runs.shard import Shard
 
@@ -48,7 +47,7 @@ class Registry:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._entries: dict[str, _Entry] = {}
-        self._tombstones: OrderedDict[str, tuple[object | None, FanOutError]] = OrderedDict()
+        self._tombstones: OrderedDict[str, tuple[object | None, BaseException]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -81,7 +80,7 @@ class Registry:
             The run, not yet started where this is its first branch, and the shard to wait for.
 
         Raises:
-            FanOutError: If the run has ended badly in this invocation.
+            BaseException: If the run has ended badly in this invocation: its error.
         """
         own: Shard | None = None
         while True:

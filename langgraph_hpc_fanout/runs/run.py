@@ -72,7 +72,7 @@ class Run:
         self.plan = plan
         self.shared = shared
         self.shards: dict[int, Shard] = {}
-        self.error: FanOutError | None = None
+        self.error: BaseException | None = None
         self.closed = False
         self.when_closed: Callable[[Run], None] = lambda _: None
         self.heed_ctrl_c = False
@@ -195,27 +195,19 @@ class Run:
     def bubble(self, error: BaseException) -> None:
         """End the run with an exception that LangGraph is to see as it is, after a flush."""
         if not self.closed:
-            self._leave()
-            self._close()
-            self._in_background(self._flush_and_raise(error))
+            self._end(error, flush=True)
 
     def end_early(self, why: str, level: int, *, flush: bool = True) -> None:
         """End the run: every branch that is not complete raises, after a flush."""
         if self.closed:
             return
-        self._leave()
         journal = self._keeper.directory
         if journal is not None and self._progress.done:
             why = f"{why} What was answered is kept in {journal}; run again to go on."
-        self.error = FanOutError(why, outcomes=self._keeper.outcomes(), journal=journal)
+        error = FanOutError(why, outcomes=self._keeper.outcomes(), journal=journal)
         done, total = self._progress.done, self._progress.total
         logger.log(level, "%s ended with %d of %d items done: %s", self.plan.name, done, total, why)
-        self._reporter.show(final=True)
-        self._close()
-        if flush and journal is not None:
-            self._in_background(self._flush_and_raise(self.error))
-        else:
-            self._raise(self.error)
+        self._end(error, flush=flush)
 
     def guard(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call something of ours; a bug ends the run loudly instead of hanging it."""
@@ -271,6 +263,16 @@ class Run:
             self._finish(shard)
 
     # -- endings --------------------------------------------------------------------------
+
+    def _end(self, error: BaseException, *, flush: bool) -> None:
+        self.error = error
+        self._leave()
+        self._reporter.show(final=True)
+        self._close()
+        if flush and self._keeper.directory is not None:
+            self._in_background(self._flush_and_raise(error))
+        else:
+            self._raise(error)
 
     def _finish(self, shard: Shard) -> None:
         """Report a complete shard."""

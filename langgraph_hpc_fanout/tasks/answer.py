@@ -81,11 +81,8 @@ def _fault(
     if not text.strip():
         if _reasoning(message):
             return "has reasoning but no answer; raise max_tokens"
-        return (
-            "was cut off before its first word; raise max_tokens"
-            if reason == "length"
-            else ("is empty")
-        )
+        cut_off = "was cut off before its first word; raise max_tokens"
+        return cut_off if reason == "length" else "is empty"
     if reason == "length" and not allow_truncated:
         return f"{_CUT_OFF} it, or accept such answers with allow_truncated"
     return None

@@ -25,15 +25,15 @@ _REFUSED = re.compile(
     r"|structured output",
     re.IGNORECASE,
 )
+"""What servers say that cannot keep to a schema: llama.cpp ("JSON schema error at ...", "failed to
+parse grammar"), vLLM ("Failed to compile grammar", "guided decoding"), OpenAI ("'response_format'
+of type 'json_schema' is not supported with this model")."""
 _KEYWORDS = {
     "$ref", "$defs", "type", "enum", "const", "properties", "items", "prefixItems", "required",
     "anyOf", "oneOf", "allOf", "not", "if", "additionalProperties", "patternProperties",
     "minimum", "maximum", "minLength", "maxLength", "pattern", "format", "minItems", "maxItems",
 }  # fmt: skip
 _REFUSALS = (400, 422, 500, 501)
-"""What servers say that cannot keep to a schema: llama.cpp ("JSON schema error at ...", "failed to
-parse grammar"), vLLM ("Failed to compile grammar", "guided decoding"), OpenAI ("'response_format'
-of type 'json_schema' is not supported with this model")."""
 
 
 class MisfitError(ValueError):
