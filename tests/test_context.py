@@ -112,13 +112,14 @@ async def test_two_runs_at_once_have_their_own(fake_fleet, pool_over):
 
 
 def test_concurrency_caps_calls_of_a_task(fake_fleet, pool_over):
-    now, most = 0, 0
+    now, most, kept = 0, 0, 0
 
     async def task(item):
         nonlocal now, most
         now += 1
         most = max(most, now)
-        await asyncio.sleep(0.001)
+        while most < kept:  # ends only when so many are under way at once
+            await asyncio.sleep(0.001)
         now -= 1
 
     graph = build(Data, task=task, task_concurrency=8)
