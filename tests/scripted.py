@@ -82,13 +82,14 @@ class Scripted:
         script=lambda call: None,
         probe=lambda number: True,
         bundle=1,
+        bundling=None,
         tokens=10,
         **limits,
     ):
         self.name = name
         self.models = {}
         self.limits = Limits(**{"concurrency": 4, **limits})
-        self.bundling = Bundling(bundle)
+        self.bundling = bundling or Bundling(bundle)
         self.served = {model: model for model in models}
         self.latency = latency
         self.script = script
@@ -231,6 +232,9 @@ class Items:
             Ticket(key, Request(key, self.model, {"messages": []}, 0, self.max_tokens))
             for key in keys
         ]
+
+    def unfed(self):
+        return len(self.keys)
 
     def settle(self, ticket, reply, lane, seconds):
         assert ticket.tag not in self.answers, f"item {ticket.tag} was settled twice"

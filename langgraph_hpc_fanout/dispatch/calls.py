@@ -59,6 +59,10 @@ class Calls:
                 tickets.append(ticket)
         return tickets
 
+    def unfed(self) -> int:
+        """How many wait to be sent."""
+        return len(self._waiting)
+
     def settle(self, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
         """Hand a reply to who waits for it."""
         _hand(ticket, reply)

@@ -79,6 +79,10 @@ class Client(Protocol):
         """Up to `most` new tickets; an empty sequence when there are none right now."""
         ...
 
+    def unfed(self) -> int:
+        """How many tickets are still to be made."""
+        ...
+
     def settle(self, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
         """Take the last word on a ticket; called exactly once for each unless closed."""
         ...
@@ -143,6 +147,11 @@ class Job:
     def is_full(self) -> bool:
         """Whether it has as much in flight as it may."""
         return len(self.in_flight) >= self.concurrency
+
+    def waiting(self) -> int:
+        """About how many tickets lanes could take, one after another."""
+        waiting = len(self._ready) + len(self._again) + self.client.unfed()
+        return int(min(waiting, self.concurrency - len(self.in_flight)))
 
     def may_have_work(self) -> bool:
         """Whether asking for a ticket is worth while."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 from typing import TYPE_CHECKING
 
+from langgraph_hpc_fanout.dispatch.factoring import Factoring
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.rates import Gate
 from langgraph_hpc_fanout.dispatch.retry import ACTIONS
@@ -89,6 +91,7 @@ class Lane:
         self._prober: asyncio.Task[None] | None = None
         self._paused_until = 0.0
         self._chills = 0
+        self._factoring = Factoring()
 
     def __repr__(self) -> str:
         return f"Lane({self.name!r}, {self.state.name}, {self.in_flight} in flight)"
@@ -99,7 +102,10 @@ class Lane:
     def has_room(self) -> bool:
         """Whether the lane would take one more request now."""
         limit = self.endpoint.limits.concurrency
-        return self._working < limit and self.in_flight < limit and self._pulls
+        if self._working >= limit or self.in_flight >= limit or not self._pulls:
+            return False
+        bundles = self.endpoint.bundling.max_bundles
+        return bundles is None or self._working < bundles
 
     @property
     def _pulls(self) -> bool:
@@ -134,6 +140,8 @@ class Lane:
     async def _work(self) -> None:
         try:
             while self._pulls:
+                if linger := self._linger():
+                    await asyncio.sleep(linger)
                 bundle = self._take() if self._gate is None else await self._take_gated(self._gate)
                 if bundle is None:
                     return
@@ -147,13 +155,27 @@ class Lane:
             self._working -= 1
 
     def _room(self) -> int:
+        """How many more requests may be in flight."""
+        return self.endpoint.limits.concurrency - self.in_flight
+
+    def _size(self) -> int:
         """Most tickets that the next bundle may hold."""
-        endpoint = self.endpoint
-        return min(endpoint.bundling.max_items, endpoint.limits.concurrency - self.in_flight)
+        bundling = self.endpoint.bundling
+        if bundling.max_items == 1:
+            return 1
+        return self._factoring.size(self._scheduler.waiting(self), bundling)
+
+    def _linger(self) -> float:
+        """Seconds for which a small bundle is to wait for company."""
+        bundling = self.endpoint.bundling
+        if not bundling.linger or bundling.max_items == 1:
+            return 0.0
+        enough = bundling.max_items if bundling.window is None else bundling.window
+        return bundling.linger if self._scheduler.waiting(self) < enough else 0.0
 
     def _take(self) -> Bundle | None:
         taken = []
-        for _ in range(self._room()):
+        for _ in range(min(self._size(), self._room())):
             if (pair := self._scheduler.take(self)) is None:
                 break
             taken.append(pair)
@@ -163,7 +185,11 @@ class Lane:
         """Wait until one ticket may leave, and let go with it what may leave without a wait."""
         taken: list[tuple[Job, Ticket]] = []
         async with gate:
-            while len(taken) < self._room() and (ahead := self._scheduler.peek(self)) is not None:
+            size = self._size()
+            while (
+                len(taken) < min(size, self._room())
+                and (ahead := self._scheduler.peek(self)) is not None
+            ):
                 if taken and not gate.is_open(_tokens(ahead)):
                     break
                 await gate.admit(_tokens(ahead))
@@ -184,7 +210,8 @@ class Lane:
         self.in_flight += len(waiting)
         failure = Failure("transient", f"{self.name} ended without a reply.", None, True, self.name)
         try:
-            async with asyncio.timeout_at(self._end(bundle, started)) as bundle.scope:
+            end = self._end(bundle, started)
+            async with asyncio.timeout_at(None if end == math.inf else end) as bundle.scope:
                 requests = [ticket.request for ticket in bundle.tickets]
                 async for reply in self.endpoint.send(requests):
                     if (pair := waiting.pop(reply.position, None)) is not None:
@@ -225,8 +252,9 @@ class Lane:
     def _end(self, bundle: Bundle, now: float) -> float:
         """When the last of the bundle's tickets is out of time; timers see to earlier ones."""
         ends = []
+        queues = self.endpoint.bundling.queues
         for job, ticket in zip(bundle.jobs, bundle.tickets, strict=True):
-            end = now + job.retry.timeout
+            end = math.inf if queues else now + job.retry.timeout
             ends.append(end if ticket.deadline is None else min(end, ticket.deadline))
         last = max(ends)
         if len(ends) > 1:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane, State
 from langgraph_hpc_fanout.dispatch.retry import ACTIONS, Action
-from langgraph_hpc_fanout.endpoints.protocol import Endpoint
+from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Endpoint
 from langgraph_hpc_fanout.records import Failure, FailureKind, Reply
 
 
@@ -68,6 +68,8 @@ class Scheduler:
             served = {
                 name for lane in self.lanes if lane.state is State.OPEN for name in lane.serves
             }
+            if model is None:
+                served.discard(FUNCTIONS)
             if model is not None and model in served:
                 return model
             if not any(lane.state in (State.OPENING, State.COLD) for lane in self.lanes):
@@ -143,6 +145,10 @@ class Scheduler:
             if job.model in lane.serves and (ticket := job.peek(lane)) is not None:
                 return ticket
         return None
+
+    def waiting(self, lane: Lane) -> int:
+        """About how many tickets the lane could take, one after another."""
+        return sum(job.waiting() for job in self._jobs if job.model in lane.serves)
 
     def may_have_work(self, lane: Lane) -> bool:
         """Whether asking for one more ticket is worth while."""

@@ -9,16 +9,35 @@ from typing import Protocol, runtime_checkable
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
+FUNCTIONS = "(functions)"
+"""A name among an endpoint's models: it can also call functions that live where it works."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bundling:
-    """How many requests one `send` takes.
+    """How many requests one `send` takes, and how many sends there may be.
+
+    An endpoint may change its mind: the dispatcher looks before each bundle. The sizes of
+    bundles follow `dispatch.factoring`.
 
     Attributes:
         max_items: Most requests in a bundle.
+        window: Requests that a worker works on at once, so that a smaller bundle, while others
+            wait, would gain nothing; None for a whole bundle.
+        workers: Bundles that are worked on at the same time.
+        max_bundles: Most bundles under way, those that wait for a worker included; None for as
+            many as there may be requests.
+        linger: Seconds that a bundle smaller than the window waits for company.
+        queues: Whether a bundle may wait before it is worked on, for a batch scheduler's sake.
+            `Retry.timeout` is then the endpoint's to keep, from where the work begins.
     """
 
     max_items: int = 1
+    window: int | None = None
+    workers: int = 1
+    max_bundles: int | None = None
+    linger: float = 0.0
+    queues: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,10 @@ class Asking:
             asyncio.get_running_loop().call_soon(self._run.refresh)
         return tickets
 
+    def unfed(self) -> int:
+        """How many items are still to be looked at."""
+        return self._run.untaken()
+
     def settle(self, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
         """Turn the last word on a request into its item's outcome, or ask again."""
         self._run.guard(self._settle, ticket, reply, lane, seconds)

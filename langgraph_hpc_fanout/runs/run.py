@@ -160,6 +160,10 @@ class Run:
             self._queue.popleft()
         return None
 
+    def untaken(self) -> int:
+        """How many places are still to be filled."""
+        return sum(shard.size - shard.next for shard in self._queue)
+
     def known(
         self, shard: Shard, offset: int, key: str, accepts: Callable[[Outcome], bool]
     ) -> bool:

@@ -25,6 +25,9 @@ class Shelf:
         tags, self.tags = self.tags[:most], self.tags[most:]
         return [Ticket(tag, Request(str(tag), "m", {})) for tag in tags]
 
+    def unfed(self):
+        return len(self.tags)
+
     def settle(self, ticket, reply, lane, seconds):
         raise AssertionError
 

@@ -20,6 +20,7 @@ from scripted import (
 
 from langgraph_hpc_fanout.dispatch.lane import State
 from langgraph_hpc_fanout.dispatch.retry import Retry
+from langgraph_hpc_fanout.endpoints.protocol import Bundling
 from langgraph_hpc_fanout.records import Usage
 from langgraph_hpc_fanout.testing.virtual_time import VirtualTimeLoop
 
@@ -563,3 +564,50 @@ async def test_usage_may_be_missing():
     a.latency = 0.0
     await ask(Items(30, max_tokens=100), a)
     assert now() == pytest.approx(2.0, abs=0.2)  # each is charged what it reserved
+
+
+@in_virtual_time
+async def test_a_lane_with_bundles_keeps_to_the_bundles_it_may_have_under_way():
+    bundling = Bundling(1_000, window=8, workers=2, max_bundles=4)
+    a = Scripted("a", bundling=bundling, concurrency=10_000)
+    async with Dispatch(a) as dispatch:
+        items = Items(2_000)
+        dispatch.add(items)
+        await asyncio.sleep(0.5)
+        assert [len(bundle) for bundle in a.bundles] == [500, 500, 250, 250]
+        await items.done.wait()
+    assert items.kinds == {None: 2_000}
+    assert [len(bundle) for bundle in a.bundles][-4:] == [8, 8, 7, 7]
+
+
+@in_virtual_time
+async def test_a_small_bundle_waits_a_moment_for_company():
+    a = Scripted("a", bundling=Bundling(100, window=8, linger=0.05), concurrency=1_000)
+    async with Dispatch(a) as dispatch:
+        few = [Items(1, prefix=f"few {number}") for number in range(3)]
+        for each in few:
+            dispatch.add(each)
+            await asyncio.sleep(0.01)
+        for each in few:
+            await each.done.wait()
+        assert [len(bundle) for bundle in a.bundles] == [3]
+        many = Items(8)
+        began = asyncio.get_running_loop().time()
+        dispatch.add(many)
+        await many.done.wait()
+        assert a.times[-1] == began
+
+
+@in_virtual_time
+async def test_an_endpoint_with_a_queue_keeps_the_timeout_itself():
+    a = Scripted("a", bundling=Bundling(8, queues=True), latency=5_000.0)
+    b = Scripted("b", models=["n"], bundling=Bundling(8), latency=5_000.0)
+    async with Dispatch(a, b) as dispatch:
+        patient = Items(4)
+        hurried = Items(4, model="n")
+        dispatch.add(patient)
+        dispatch.add(hurried, retry=Retry(timeout=10.0, attempts=1))
+        await patient.done.wait()
+        await hurried.done.wait()
+    assert patient.kinds == {None: 4}
+    assert hurried.kinds == {"timeout": 4}
