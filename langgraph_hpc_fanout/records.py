@@ -55,15 +55,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One chat completion to ask for.
+    """One chat completion to ask for, or one call of a function where an endpoint works.
 
     Attributes:
         key: Identity of what is asked; equal keys are the same question.
         model: Logical model name, which each endpoint maps to an id of its own; None
             means the only model the pool serves.
-        body: JSON body of the chat completion without `model` and `stream`.
+        body: JSON body of the chat completion without `model` and `stream`; for a function,
+            its item under `item`.
         prompt_tokens: Estimate of the tokens to read.
         max_tokens: Most tokens the answer may have, when the request says so.
+        function: `package.module:function` to call; None for a chat completion.
     """
 
     key: str
@@ -71,6 +73,7 @@ class Request:
     body: Mapping[str, Any]
     prompt_tokens: int = 0
     max_tokens: int | None = None
+    function: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +111,14 @@ class Reply:
 
     Attributes:
         position: Place of the request in the bundle that was sent.
-        body: The chat completion as JSON data, when there is one.
+        body: The chat completion as JSON data, when there is one; of a function, what it
+            returned under `value`.
         failure: Why there is none. Exactly one of `body` and `failure` is set.
         usage: Tokens of this attempt, when there is a body.
         retry_after: Seconds the server asks to wait before the next try.
+        seconds: How long the request itself took, where it was worked on in company and
+            somewhere else; None when the dispatcher's own clock tells.
+        tries: How often it was sent to a model on the way, retries on the node included.
     """
 
     position: int
@@ -119,6 +126,8 @@ class Reply:
     failure: Failure | None = None
     usage: Usage | None = None
     retry_after: float | None = None
+    seconds: float | None = None
+    tries: int = 1
 
 
 @dataclass(frozen=True, slots=True)

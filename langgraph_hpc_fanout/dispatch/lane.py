@@ -292,7 +292,9 @@ class Lane:
             self._gate.settle(ticket.charged, used)
         if reply.failure is None:
             self._chills = 0
-        self._scheduler.answered(job, ticket, reply, self, self._loop.time() - started)
+        ticket.attempts += reply.tries - 1
+        seconds = self._loop.time() - started if reply.seconds is None else reply.seconds
+        self._scheduler.answered(job, ticket, reply, self, seconds)
 
     # -- health -------------------------------------------------------------------------
 

@@ -293,6 +293,8 @@ def explain(failures: Sequence[Failure], model: str | None) -> str:
     reasons += "" if reasons.endswith("?") else "."
     if any(failure.kind in ("auth", "cancelled") for failure in failures):
         return reasons
+    if model == FUNCTIONS:
+        return f"No endpoint can call a function on the HPC side: {reasons}"
     if model is not None and any(not failure.retryable for failure in failures):
         return f"No endpoint serves model {model!r}: {reasons}"
     return f"No endpoint can be used: {reasons}"

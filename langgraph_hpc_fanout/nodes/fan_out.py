@@ -33,6 +33,7 @@ from langgraph_hpc_fanout.runs.run import Run
 from langgraph_hpc_fanout.runs.shard import Shard
 from langgraph_hpc_fanout.runs.trace import Trace
 from langgraph_hpc_fanout.tasks.prompt import Prompt
+from langgraph_hpc_fanout.tasks.remote import RemoteFunction
 from langgraph_hpc_fanout.tasks.runnable import RunnableTask
 from langgraph_hpc_fanout.tasks.template import field_of, has_field
 from langgraph_hpc_fanout.watch.reporter import Writer
@@ -53,9 +54,10 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         items: The state key that holds the list, or a function of the state that returns one.
         task: What to do for each item: a `Prompt`, which is asked through the pool's lanes; a
             Runnable (a chain, an agent, a compiled graph); or a function of the item, sync or
-            async. The last two run where LangGraph runs the node and ask through
-            `pool.chat_model()`.
-        pool: Where to ask; only a `Prompt` needs one.
+            async. These two run where LangGraph runs the node and ask through
+            `pool.chat_model()`. Or `"package.module:function"`, a function of the item that is
+            called on the HPC side, by the workers of a `GlobusComputeEndpoint`.
+        pool: Where to ask; a `Prompt` and a function on the HPC side need one.
         name: Name in the graph, in progress events and in logs; unique within a graph.
         shared: State keys whose values fill template fields that items do not have.
         key: The item's own key: one of its fields, or a function of the item. By default a
@@ -88,7 +90,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
     def __init__(
         self,
         items: str | Callable[[Any], Iterable[Any]],
-        task: Prompt | Runnable[Any, Any] | Callable[..., Any],
+        task: Prompt | Runnable[Any, Any] | Callable[..., Any] | str,
         *,
         pool: Pool | None = None,
         name: str = "fan_out",
@@ -103,8 +105,9 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         deadline: float | None = None,
         trace: int = 0,
     ) -> None:
-        if pool is None and isinstance(task, Prompt):
-            raise TypeError("FanOutNode(pool=...) is missing: a Prompt needs to know where to ask.")
+        if pool is None and isinstance(task, Prompt | str):
+            what = "a Prompt" if isinstance(task, Prompt) else "a function on the HPC side"
+            raise TypeError(f"FanOutNode(pool=...) is missing: {what} needs to know where to ask.")
         if pool is not None:
             check("pool", pool, Pool, "a Pool")
         if journal is not None:
@@ -122,7 +125,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self._key_field = key if isinstance(key, str) else None
         self._plan = Plan(
             name=name,
-            task=task if isinstance(task, Prompt) else RunnableTask(task, version),
+            task=_task(task, version),
             pool=pool,
             key=_key_function(key),
             journal=journal,
@@ -147,7 +150,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         if isinstance(task, Prompt):
             models = sorted({model for each in endpoints for model in each.models})
             shown["model"] = task.model or _listed(models) or "the pool's only model"
-        else:
+        elif isinstance(task, RunnableTask):
             shown["task_concurrency"] = self._plan.task_concurrency or TASK_CONCURRENCY
         if endpoints:
             limits = dict.fromkeys(endpoint.limits.describe() for endpoint in endpoints)
@@ -198,7 +201,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
                 f"items{_fields_of(items[0])} nor shared={list(self.shared)!r} have; nothing was "
                 f"sent.{'' if all(map(str.isidentifier, absent)) else braces}"
             )
-        if items and not isinstance(task, Prompt) and (lost := task.misses(items[0], shared)):
+        if items and isinstance(task, RunnableTask) and (lost := task.misses(items[0], shared)):
             raise FanOutError(
                 f"{self.name}: {task.name} takes {_listed(lost)}, and the items"
                 f"{_fields_of(items[0])} have none of these; put a step before it that makes its "
@@ -335,6 +338,14 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             "receipts": {str(branch["shard"]): receipt},
         }
         return {self.channel: receipts}
+
+
+def _task(given: Any, version: str | None) -> Prompt | RemoteFunction | RunnableTask:
+    if isinstance(given, Prompt):
+        return given
+    return (
+        RemoteFunction(given, version) if isinstance(given, str) else RunnableTask(given, version)
+    )
 
 
 def _writer_of_this_branch() -> Writer:

@@ -1,4 +1,4 @@
-"""Asks a prompt for each item of a run, through the lanes of a pool."""
+"""Asks a prompt, or calls a function on the HPC side, for each item of a run: through lanes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError, Scheduler, 
 from langgraph_hpc_fanout.records import Failure, Outcome, Reply, Request, Usage
 from langgraph_hpc_fanout.tasks.answer import Answer
 from langgraph_hpc_fanout.tasks.prompt import Prompt
+from langgraph_hpc_fanout.tasks.remote import RemoteFunction
 from langgraph_hpc_fanout.tasks.schema import refuses_schema
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ logger = logging.getLogger("langgraph_hpc_fanout")
 
 _LOOKED_AT = 512
 """Most items looked at in a row when the journal answers them all, before others may run."""
+
+_TOO_LARGE = 413
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +51,13 @@ class Asking:
 
     Args:
         run: Whose items they are.
-        prompt: What to ask.
+        task: What to ask, or to call.
     """
 
-    def __init__(self, run: Run, prompt: Prompt) -> None:
+    def __init__(self, run: Run, task: Prompt | RemoteFunction) -> None:
         self._run = run
         self._plan = run.plan
-        self._prompt = prompt
+        self._task = task
         self._model: str | None = None
         self._scheduler: Scheduler | None = None
         self._job: Job | None = None
@@ -70,7 +73,7 @@ class Asking:
         assert self._plan.pool is not None  # noqa: S101 - FanOutNode asks for one
         scheduler = self._plan.pool.scheduler()
         try:
-            self._model = await scheduler.resolve(self._prompt.model)
+            self._model = await scheduler.resolve(self._task.model)
         except NoEndpointError as error:
             self._run.fail(str(error))
             return
@@ -130,7 +133,7 @@ class Asking:
     def _request_for(self, shard: Shard, offset: int) -> Request | None:
         """The request for a place, or None when its outcome is known without one."""
         try:
-            request = self._prompt.request(
+            request = self._task.request(
                 shard.item(offset),
                 self._run.shared,
                 model=self._model,
@@ -142,9 +145,11 @@ class Asking:
             message = f"Item {shard.index(offset)} cannot be asked: {words_of(error)}."
             self._run.refuse(shard, offset, Failure("permanent", message))
             return None
-        if self._run.known(shard, offset, request.key, self._prompt.accepts):
+        if self._run.known(shard, offset, request.key, self._task.accepts):
             return None
-        return self._prompt.in_words(request) if self._in_words else request
+        if self._in_words and isinstance(self._task, Prompt):
+            return self._task.in_words(request)
+        return request
 
     def _ask_again(self, ticket: Ticket, question: Question, request: Request) -> None:
         if self._job is not None and self._scheduler is not None:
@@ -157,20 +162,35 @@ class Asking:
         question: Question = ticket.tag
         if reply.body is None:
             assert reply.failure is not None  # noqa: S101 - the lane sees to it
-            if self._prompt.has_schema(ticket.request) and refuses_schema(reply.failure):
-                self._say_in_words(reply.failure)
-                self._ask_again(ticket, question, self._prompt.in_words(ticket.request))
+            if (said := self._said_in_words(ticket.request, reply.failure)) is not None:
+                self._ask_again(ticket, question, said)
                 return
-            outcome = self._outcome(ticket, lane, seconds, ok=False, error=reply.failure)
+            error = _naming_item(reply.failure, question)
+            outcome = self._outcome(ticket, lane, seconds, ok=False, error=error)
         else:
-            answer = self._prompt.read(reply.body)
+            answer = self._task.read(reply.body)
             usage = _sum(question.usage, reply.usage)
-            if answer.misfit is not None and question.reasks < self._prompt.reasks:
+            if (request := self._corrected(ticket.request, answer, question)) is not None:
                 again = replace(question, reasks=question.reasks + 1, usage=usage)
-                self._ask_again(ticket, again, self._prompt.ask_again(ticket.request, answer))
+                self._ask_again(ticket, again, request)
                 return
             outcome = self._answered(ticket, reply.body, answer, usage, lane, seconds)
         self._run.record(question.shard, question.offset, outcome)
+
+    def _corrected(self, request: Request, answer: Answer, question: Question) -> Request | None:
+        """The request with the reason why its answer does not do, if it may be asked again."""
+        task = self._task
+        if isinstance(task, Prompt) and answer.misfit is not None and question.reasks < task.reasks:
+            return task.ask_again(request, answer)
+        return None
+
+    def _said_in_words(self, request: Request, failure: Failure) -> Request | None:
+        """The request with its schema in words, where the server refuses that as a schema."""
+        task = self._task
+        if not (isinstance(task, Prompt) and task.has_schema(request) and refuses_schema(failure)):
+            return None
+        self._say_in_words(failure)
+        return task.in_words(request)
 
     def _say_in_words(self, failure: Failure) -> None:
         if not self._in_words:
@@ -228,6 +248,14 @@ class Asking:
             latency=seconds,
             **fields,
         )
+
+
+def _naming_item(failure: Failure, question: Question) -> Failure:
+    """The failure, with the item's number where the item itself is at fault: it is too large."""
+    if failure.status != _TOO_LARGE:
+        return failure
+    index = question.shard.index(question.offset)
+    return replace(failure, message=f"Item {index}: {failure.message}")
 
 
 def words_of(error: Exception) -> str:

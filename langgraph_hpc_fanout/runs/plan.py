@@ -13,6 +13,7 @@ from langgraph_hpc_fanout.pool import Pool
 from langgraph_hpc_fanout.runs.overrides import overrides_in
 from langgraph_hpc_fanout.runs.shard import Shard
 from langgraph_hpc_fanout.tasks.prompt import Prompt
+from langgraph_hpc_fanout.tasks.remote import RemoteFunction
 from langgraph_hpc_fanout.tasks.runnable import RunnableTask
 
 _OF_A_CALL = ("concurrency",)
@@ -24,7 +25,7 @@ class Plan:
     """The settings of a `FanOutNode`, as its runs see them; see there for their meaning."""
 
     name: str
-    task: Prompt | RunnableTask
+    task: Prompt | RemoteFunction | RunnableTask
     pool: Pool | None
     key: Callable[[Any], str] | None
     journal: Journal | None
@@ -96,13 +97,20 @@ def check_meaning(plan: Plan, version: str | None) -> None:
                 "known by what was asked."
             )
         return
+    if plan.trace:
+        raise ValueError("FanOutNode(trace=...) is for a Prompt; a Runnable is traced anyway.")
+    if isinstance(plan.task, RemoteFunction):
+        if plan.task_concurrency is not None:
+            raise ValueError(
+                "FanOutNode(task_concurrency=...) is for what runs here; how many calls of "
+                f"{plan.task.name} run at once is set by window= of the endpoint that runs it."
+            )
+        return
     if plan.retry != Retry():
         raise ValueError(
             "FanOutNode(retry=...) is for a Prompt; use RunnableLambda(function).with_retry() for "
             "a function, a Runnable's own with_retry(), and pool.chat_model(retry=...)."
         )
-    if plan.trace:
-        raise ValueError("FanOutNode(trace=...) is for a Prompt; a Runnable is traced anyway.")
     if plan.journal is not None and plan.key is None and version is None and not plan.task.is_named:
         raise ValueError(
             f"The task {plan.task.name} has no name of its own by which a journal could know its "

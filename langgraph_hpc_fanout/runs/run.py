@@ -22,7 +22,7 @@ from langgraph_hpc_fanout.runs.keeper import Keeper
 from langgraph_hpc_fanout.runs.plan import Plan
 from langgraph_hpc_fanout.runs.shard import Shard
 from langgraph_hpc_fanout.tasks.keys import item_key
-from langgraph_hpc_fanout.tasks.prompt import Prompt
+from langgraph_hpc_fanout.tasks.runnable import RunnableTask
 from langgraph_hpc_fanout.watch.progress import Progress
 from langgraph_hpc_fanout.watch.reporter import Reporter, Writer
 
@@ -129,10 +129,10 @@ class Run:
             self._started = True
         garbage.relax()
         task = self.plan.task
-        if isinstance(task, Prompt):
-            self._work = Asking(self, task)
-        else:
+        if isinstance(task, RunnableTask):
             self._work = Calling(self, task, host, config)
+        else:
+            self._work = Asking(self, task)
         dispatch_loop().submit(self._main(self._work))
 
     def watch(self, shard: Shard, writer: Writer) -> None:
