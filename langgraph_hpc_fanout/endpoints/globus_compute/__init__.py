@@ -1,0 +1,7 @@
+"""Models on nodes that Globus Compute reaches."""
+
+from langgraph_hpc_fanout.endpoints.globus_compute.endpoint import GlobusComputeEndpoint
+from langgraph_hpc_fanout.endpoints.globus_compute.losses import Losses
+from langgraph_hpc_fanout.endpoints.globus_compute.session import Sent, Traffic
+
+__all__ = ["GlobusComputeEndpoint", "Losses", "Sent", "Traffic"]

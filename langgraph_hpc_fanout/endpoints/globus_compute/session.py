@@ -1,0 +1,289 @@
+"""The bundles of one endpoint under way: sent, watched, given up, unpacked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from langgraph_hpc_fanout.endpoints.globus_compute.faults import ParcelError, Trouble
+from langgraph_hpc_fanout.endpoints.globus_compute.losses import Flight, Ledger, Losses
+from langgraph_hpc_fanout.endpoints.globus_compute.pace import Pace
+from langgraph_hpc_fanout.endpoints.globus_compute.quota import service_quota
+from langgraph_hpc_fanout.endpoints.globus_compute.shipping import Delivery, Shipping
+from langgraph_hpc_fanout.endpoints.globus_compute.submitter import Parcel, Submitter
+from langgraph_hpc_fanout.records import Failure, Reply, Request
+
+if TYPE_CHECKING:
+    from langgraph_hpc_fanout.endpoints.globus_compute.service import Service
+
+logger = logging.getLogger("langgraph_hpc_fanout")
+
+_WATCH_SECONDS = 1.0
+_STATUS_SECONDS = 30.0
+_BROKEN_SECONDS = 20.0
+"""For which an endpoint that could work on no bundle is believed to be so still."""
+_CLOSING_SECONDS = 2.0
+_PING_BYTES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A bundle that the service has, and no result has come of yet.
+
+    Attributes:
+        task_id: Its task.
+        task_group_id: The group of tasks in which its result will come.
+        keys: Keys of its requests.
+    """
+
+    task_id: str
+    task_group_id: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Requests that make one task.
+
+    Attributes:
+        positions: Their places in what was to be sent.
+        requests: The requests, all of one function or of none.
+        models: For each the id that is served.
+        size: Bytes in the body of a submit.
+    """
+
+    positions: Sequence[int]
+    requests: Sequence[Request]
+    models: Sequence[str]
+    size: int
+
+    def halves(self) -> tuple[Part, Part]:
+        """The part as two."""
+        middle = len(self.requests) // 2
+        return self._slice(slice(middle)), self._slice(slice(middle, None))
+
+    def _slice(self, cut: slice) -> Part:
+        positions, requests = self.positions[cut], self.requests[cut]
+        size = self.size * len(requests) // len(self.requests)
+        return Part(positions, requests, self.models[cut], size)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What an endpoint has done since it was opened.
+
+    Attributes:
+        submits: Requests to the service that held bundles.
+        bundles: Bundles that it acknowledged.
+        requests: Requests in them, those that were sent again included.
+        lost: Bundles that were given up as lost, or came back without a result.
+        resent: Requests in these, which were sent again where their retries allow.
+        late: Results that came after their bundle had been given up, and were dropped.
+        executors: Executors of the SDK that were needed; more than one, when one has died.
+    """
+
+    submits: int = 0
+    bundles: int = 0
+    requests: int = 0
+    lost: int = 0
+    resent: int = 0
+    late: int = 0
+    executors: int = 0
+
+
+class Session:
+    """Everything of an endpoint that lives from its opening to its closing, on one event loop.
+
+    Args:
+        connect: Makes the service and the id of the function to call; blocks.
+        shipping: Makes tasks of requests, and replies of results.
+        trouble: Reads errors.
+        pace: What learns from each bundle.
+        losses: When a bundle counts as lost.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], tuple[Service, str]],
+        shipping: Shipping,
+        trouble: Trouble,
+        pace: Pace,
+        losses: Losses,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._shipping = shipping
+        self._trouble = trouble
+        self._pace = pace
+        self._ledger = Ledger(losses)
+        self._submitter = Submitter(
+            connect, trouble, service_quota, f"hpc-fanout-{trouble.name}-submit"
+        )
+        self._flights: dict[Flight, tuple[Parcel, Part]] = {}
+        self._waiting = 0
+        self._traffic = Traffic()
+        self._suspicions: dict[str, int] = {}
+        self._broken: tuple[float, Failure] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._pings: set[asyncio.Task[None]] = set()
+        self._status_asked = 0.0
+
+    def belongs_to(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether it was opened on this loop."""
+        return self._loop is loop
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was done so far."""
+        submitter = self._submitter
+        return replace(self._traffic, submits=submitter.submits, executors=submitter.executors)
+
+    @property
+    def outstanding(self) -> tuple[Sent, ...]:
+        """Bundles that the service has."""
+        return tuple(
+            Sent(
+                parcel.task_id or "",
+                parcel.task_group_id or "",
+                tuple(request.key for request in part.requests),
+            )
+            for parcel, part in self._flights.values()
+        )
+
+    def suspicion(self, key: str) -> int:
+        """How many workers have died under a bundle that held this request."""
+        return self._suspicions.get(key, 0)
+
+    async def why_not(self) -> Failure | None:
+        """Why the endpoint cannot be used now, if it cannot."""
+        if self._broken is not None and self._loop.time() < self._broken[0] + _BROKEN_SECONDS:
+            return self._broken[1]
+        try:
+            online = await self._submitter.ask(lambda service: service.is_online())
+        except Exception as error:  # noqa: BLE001 - whatever the SDK raises, it says why
+            return self._trouble.of_connecting(error).failure
+        return None if online else self._trouble.offline()
+
+    async def deliver(self, part: Part) -> list[Reply]:
+        """Have a part worked on; each of its requests gets one reply."""
+        self._waiting += 1
+        try:
+            delivery = await self._fetch(part)
+        except ParcelError as error:
+            if error.too_large and len(part.requests) > 1:
+                halves = await asyncio.gather(*map(self.deliver, part.halves()))
+                return [reply for half in halves for reply in half]
+            self._remember(error, part)
+            return [Reply(position, failure=error.failure) for position in part.positions]
+        finally:
+            self._waiting -= 1
+        if self._suspicions:
+            for request in part.requests:
+                self._suspicions.pop(request.key, None)
+        return list(delivery.replies)
+
+    async def close(self) -> None:
+        """Wait for nothing more, and let go of every connection."""
+        for task in (self._watcher, *self._pings):
+            if task is not None:
+                task.cancel()
+        self._submitter.close()
+        for parcel, _ in list(self._flights.values()):
+            parcel.fail(self._trouble.closed())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING_SECONDS):
+                await asyncio.wrap_future(self._submitter.ended)
+
+    # -- one bundle -----------------------------------------------------------------------
+
+    async def _fetch(self, part: Part) -> Delivery:
+        """Send a part and wait for what comes of it.
+
+        Raises:
+            ParcelError: If no answers do.
+        """
+        payload = self._shipping.pack(part.requests, part.models)
+        flight: Flight | None = None
+
+        def sent() -> None:
+            nonlocal flight
+            if parcel.result.done():
+                return
+            flight = self._ledger.send(len(part.requests), self._loop.time())
+            self._flights[flight] = parcel, part
+            self._count(bundles=1, requests=len(part.requests))
+
+        parcel = Parcel(payload, part.size, sent, self._count_late)
+        self._submitter.put(parcel)
+        if self._watcher is None or self._watcher.done():
+            self._watcher = self._loop.create_task(self._watch())
+        began = self._loop.time()
+        try:
+            result = await parcel.result
+            now = self._loop.time()
+            delivery = self._shipping.unpack(result, part.positions, part.requests, now - began)
+            if flight is not None:
+                self._ledger.land(flight, delivery.seconds, now)
+            if part.requests:
+                items, size = len(part.requests), delivery.size
+                self._pace.learn(delivery.worker, items, delivery.seconds, size, now)
+            return delivery
+        finally:
+            if flight is not None:
+                self._ledger.drop(flight)
+                del self._flights[flight]
+
+    def _remember(self, error: ParcelError, part: Part) -> None:
+        self._count(lost=1, resent=len(part.requests))
+        logger.warning("%s (%d requests)", error, len(part.requests))
+        if error.broken:
+            self._broken = self._loop.time(), error.failure
+        if error.suspect:
+            for request in part.requests:
+                self._suspicions[request.key] = self.suspicion(request.key) + 1
+
+    def _count(self, **more: int) -> None:
+        known = self._traffic
+        self._traffic = replace(
+            known, **{name: getattr(known, name) + number for name, number in more.items()}
+        )
+
+    def _count_late(self) -> None:
+        self._count(late=1)
+
+    # -- watching -------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Give up what is lost, and find out whether anybody works, while something is awaited."""
+        while self._waiting:
+            await asyncio.sleep(_WATCH_SECONDS)
+            now = self._loop.time()
+            for flight in self._ledger.lost(now):
+                parcel, _ = self._flights[flight]
+                parcel.fail(self._trouble.lost(now - flight.sent))
+            if self._ledger.is_quiet(now) and now >= self._status_asked + _STATUS_SECONDS:
+                self._status_asked = now
+                await self._ask_status()
+            if self._ledger.may_ask(now):
+                self._in_background(self._ping())
+
+    async def _ask_status(self) -> None:
+        try:
+            online = await self._submitter.ask(lambda service: service.is_online())
+        except Exception as error:  # noqa: BLE001 - it says nothing of the bundles
+            logger.debug("%s: no status: %r", self._trouble.name, error)
+        else:
+            self._ledger.status(online=online, now=self._loop.time())
+
+    async def _ping(self) -> None:
+        """Send a bundle of nothing: when it is back, all bundles before it have begun."""
+        with contextlib.suppress(ParcelError):
+            await self._fetch(Part((), (), (), _PING_BYTES))
+
+    def _in_background(self, coroutine: Coroutine[object, object, None]) -> None:
+        task = self._loop.create_task(coroutine)
+        self._pings.add(task)
+        task.add_done_callback(self._pings.discard)

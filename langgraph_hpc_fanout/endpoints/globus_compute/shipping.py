@@ -1,0 +1,267 @@
+"""How bundles become tasks of a Globus Compute function, and results replies again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal, Protocol
+
+import orjson
+
+from langgraph_hpc_fanout import __version__
+from langgraph_hpc_fanout.endpoints.chat import read_completion, usage_of
+from langgraph_hpc_fanout.endpoints.globus_compute.faults import ParcelError, Trouble
+from langgraph_hpc_fanout.records import Failure, Reply, Request, Usage
+
+Ship = Literal["package", "source", "first"]
+
+_FORMAT = 1
+_SOURCES = {"package": "stub", "source": "standalone"}
+_NO_TOKENS = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What came back of a bundle.
+
+    Attributes:
+        replies: One for each request, in their order.
+        worker: Which worker did it.
+        seconds: How long it worked.
+        size: Bytes of the result, about.
+    """
+
+    replies: Sequence[Reply]
+    worker: str
+    seconds: float
+    size: int
+
+
+class Shipping(Protocol):
+    """One way of having requests worked on by a task."""
+
+    @property
+    def bundles(self) -> bool:
+        """Whether a task takes many requests."""
+        ...
+
+    @property
+    def functions(self) -> bool:
+        """Whether it also calls functions."""
+        ...
+
+    @property
+    def source(self) -> tuple[str, str] | None:
+        """Text and name of the function to register; None if it must be registered already."""
+        ...
+
+    def pack(self, requests: Sequence[Request], models: Sequence[str]) -> dict[str, Any]:
+        """The argument of the task: requests of one function, or of none, and served ids."""
+        ...
+
+    def unpack(
+        self, result: Any, positions: Sequence[int], requests: Sequence[Request], seconds: float
+    ) -> Delivery:
+        """What a result says of requests at these positions; it took so many seconds to come.
+
+        Raises:
+            ParcelError: If the task could not do its work, or the result is none.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What a worker is told besides the requests, see `remote.bundle` for the meaning."""
+
+    servers: tuple[str, ...]
+    api_key_env: str | None
+    verify: bool
+    window: int
+    attempts: int
+    timeout: float
+    deadline: float
+
+
+class Bundles:
+    """Tasks of this package's own function, see `remote`.
+
+    Args:
+        ship: `package` or `source`.
+        node: What the workers are told.
+        trouble: Reads errors.
+    """
+
+    bundles = True
+
+    def __init__(self, ship: Ship, node: Node, trouble: Trouble) -> None:
+        self.functions = ship == "package"
+        self._ship = ship
+        self._trouble = trouble
+        self._head = {
+            "format": _FORMAT,
+            "version": __version__,
+            "servers": list(node.servers),
+            "api_key_env": node.api_key_env,
+            "verify": node.verify,
+            "window": node.window,
+            "attempts": node.attempts,
+            "timeout": node.timeout,
+            "deadline": node.deadline,
+        }
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """Text and name of the function."""
+        return source_of(self._ship)
+
+    def pack(self, requests: Sequence[Request], models: Sequence[str]) -> dict[str, Any]:
+        """The bundle."""
+        function = _function_of(requests)
+        bodies: list[Any]
+        if function is not None:
+            bodies = [request.body["item"] for request in requests]
+        else:
+            bodies = [
+                {"model": model, **request.body} if model else request.body
+                for request, model in zip(requests, models, strict=True)
+            ]
+        return {**self._head, "function": function, "requests": bodies}
+
+    def unpack(
+        self, result: Any, positions: Sequence[int], requests: Sequence[Request], seconds: float
+    ) -> Delivery:
+        """The replies in a result."""
+        where = self._trouble.where
+        if not isinstance(result, Mapping) or result.get("format") != _FORMAT:
+            raise ParcelError(self._no_result(result))
+        if (error := result.get("error")) is not None:
+            raise self._trouble.of_bundle(error, of_function=bool(_function_of(requests)))
+        told = result.get("replies")
+        if not isinstance(told, list) or len(told) != len(requests):
+            raise ParcelError(self._no_result(result))
+        size = 0
+        replies = []
+        for position, each, request in zip(positions, told, requests, strict=True):
+            reply, bytes_ = _reply(position, each, request, self._trouble.name, where)
+            replies.append(reply)
+            size += bytes_
+        return Delivery(replies, str(result.get("worker")), float(result.get("seconds", 0)), size)
+
+    def _no_result(self, result: Any) -> Failure:
+        message = (
+            f"{self._trouble.where} returned what is no result of this package's function "
+            f"({result!r:.100}); is function_id= the right one?"
+        )
+        return Failure("permanent", message, None, False, self._trouble.name)
+
+
+class First:
+    """Tasks of FIRST's own function, `vllm_inference_function`: one request each.
+
+    Its contract: `{"model_params": {...}}` goes in, with `openai_endpoint`, `api_port` and the
+    request's body; a JSON text comes out; every answer of the server but 200 is an exception.
+
+    Args:
+        port: The server's port on the node.
+        trouble: Reads errors.
+    """
+
+    bundles = False
+    functions = False
+    source = None
+
+    def __init__(self, port: int, trouble: Trouble) -> None:
+        self._port = port
+        self._trouble = trouble
+
+    def pack(self, requests: Sequence[Request], models: Sequence[str]) -> dict[str, Any]:
+        """The parameters of one chat completion; of a health check, when there is no request."""
+        if not requests:
+            return {"model_params": {"openai_endpoint": "health", "api_port": self._port}}
+        (request,), (model,) = requests, models
+        return {
+            "model_params": {
+                "openai_endpoint": "chat/completions",
+                "api_port": self._port,
+                "model": model,
+                **request.body,
+                "stream": False,
+            }
+        }
+
+    def unpack(
+        self, result: Any, positions: Sequence[int], requests: Sequence[Request], seconds: float
+    ) -> Delivery:
+        """The completion in a text."""
+        if not requests:
+            return Delivery((), self._trouble.where, seconds, 0)
+        text = result if isinstance(result, str) else orjson.dumps(result).decode()
+        try:
+            body = read_completion(text.encode())
+        except ValueError as error:
+            message = f"{self._trouble.where} answered {error}."
+            failure = Failure("transient", message, None, True, self._trouble.name)
+            raise ParcelError(failure) from None
+        spent = body.pop("response_time", None)
+        body.pop("throughput_tokens_per_second", None)
+        took = float(spent) if isinstance(spent, int | float) else None
+        reply = Reply(positions[0], body=body, usage=usage_of(requests[0], body), seconds=took)
+        return Delivery((reply,), self._trouble.where, took or seconds, len(text))
+
+
+def source_of(ship: str) -> tuple[str, str]:
+    """Text and name of the function that `ship` registers; it runs by itself, anywhere."""
+    name = _SOURCES[ship]
+    return (files("langgraph_hpc_fanout") / "remote" / f"{name}.py").read_text(), name
+
+
+def _function_of(requests: Sequence[Request]) -> str | None:
+    return requests[0].function if requests else None
+
+
+def size_of(payload: Any) -> int:
+    """Bytes of a payload in the body of a submit, where it is JSON inside JSON.
+
+    Exact for ASCII, which is counted in one pass; anything else is written out, because each
+    letter of it becomes up to seven.
+    """
+    raw = orjson.dumps(payload)
+    if raw.isascii():
+        # Quotes and backslashes are escaped once more, and the SDK puts blanks after separators.
+        twice = raw.count(b'"') + raw.count(b"\\")
+        return len(raw) + twice + raw.count(b",") + raw.count(b":")
+    return len(json.dumps(json.dumps(payload)))
+
+
+def _reply(
+    position: int, told: Mapping[str, Any], request: Request, name: str, where: str
+) -> tuple[Reply, int]:
+    """A reply, and about how many bytes it came in."""
+    seconds, tries = float(told.get("seconds", 0.0)), max(1, int(told.get("tries", 1)))
+    body = told.get("body")
+    if body is None:
+        why = told.get("failure") or {}
+        failure = Failure(
+            why.get("kind", "permanent"),
+            f"{where}: {why.get('message')}",
+            why.get("status"),
+            bool(why.get("retryable")),
+            name,
+        )
+        wait = why.get("retry_after")
+        return Reply(position, None, failure, None, wait, seconds, tries), 200
+    usage = _NO_TOKENS if request.function else usage_of(request, body)
+    return Reply(position, body, None, usage, None, seconds, tries), _weight(body)
+
+
+def _weight(body: Mapping[str, Any]) -> int:
+    """Bytes of a body, about: what is not text is small."""
+    choices = body.get("choices")
+    if not choices:
+        return len(orjson.dumps(body))
+    content = choices[0]["message"].get("content") or ""
+    return 200 + math.ceil(1.1 * len(content)) * len(choices)
