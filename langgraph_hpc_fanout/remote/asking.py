@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
@@ -78,10 +79,10 @@ class Asking:
     def abort(self, failures: Sequence[Failure]) -> None:
         """No server can go on: the rest is for another task, perhaps on another node."""
         self.aborted = True
-        kind = failures[0].kind
-        reasons = in_short(failures)
+        failure = replace(failures[0], message=in_short(failures))
         for place, ticket in tuple(self._left.items()):
-            self._answer(place, refusal(kind, reasons, tries=ticket.attempts))
+            reply = reply_of_failure(Reply(0, failure=failure), tries=ticket.attempts)
+            self._answer(place, reply)
 
     # -- replies --------------------------------------------------------------------------
 

@@ -64,6 +64,18 @@ class Settings:
     api_key_env: str | None = None
     verify: bool = True
 
+    def secret(self) -> str | None:
+        """The key, if one is wanted and there is one."""
+        return os.environ.get(self.api_key_env, "").strip() if self.api_key_env else None
+
+    def key(self) -> str | None:
+        """The key, if one is wanted.
+
+        Raises:
+            LookupError: If there is none.
+        """
+        return KeyFrom(self.api_key_env)() if self.api_key_env else None
+
     def endpoint(self, url: str) -> OpenAIEndpoint:
         """The door to one of the servers."""
         return OpenAIEndpoint(
@@ -120,9 +132,11 @@ class Servers:
             if lane.state is State.OPEN and (model is None or model in lane.serves)
         ]
 
-    def some_are_missing(self) -> bool:
-        """Whether waiting may help: one of them is not there."""
-        return any(lane.state is not State.OPEN for lane in self.scheduler.lanes)
+    def doubt(self) -> None:
+        """Somebody could not reach them: whether they are there must be seen again."""
+        for lane in self.scheduler.lanes:
+            message = f"{lane.name} could not be reached by a function."
+            lane.chill(Failure("cold", message, None, True, lane.name))
 
     def explain(self) -> str:
         """Why no server can be asked, in a few reasons however many servers there are."""
@@ -151,8 +165,10 @@ class Node:
         self._looking = asyncio.Lock()
 
     def servers_died(self) -> None:
-        """Look for servers again before the next requests."""
+        """Look for servers again before the next requests, and at those that there were."""
         self._stale = True
+        if self._servers is not None:
+            self._servers.doubt()
 
     @contextlib.asynccontextmanager
     async def serving(
@@ -199,8 +215,11 @@ class Node:
         except NoEndpointError as error:
             if error.kind == "permanent" and (first := servers.first_model()) is not None:
                 return first
-            if error.kind != "cold" or not servers.some_are_missing():
-                raise
+            reasons = servers.scheduler.why_not()
+            if error.kind != "cold" or not any(reason.retryable for reason in reasons):
+                lasting = any(reason.kind == "permanent" for reason in reasons)
+                kind = "permanent" if lasting else error.kind
+                raise NoEndpointError(str(error), kind) from None
         except TimeoutError:
             pass
         self._stale = True

@@ -21,6 +21,7 @@ def standalone(bundle: object) -> dict[str, object]:
     Returns:
         The result, whatever is wrong with the bundle, its requests or the servers.
     """
+    import atexit
     import base64
     import email.utils
     import heapq
@@ -59,6 +60,12 @@ def standalone(bundle: object) -> dict[str, object]:
 
     # -- what outlives a task ---------------------------------------------------------------
 
+    def leave(kept: Any) -> None:
+        """Close what waits for the next task; there will be none."""
+        for idle in kept.idle.values() if kept.pid == os.getpid() else ():
+            while idle:
+                idle.pop()[1].close()
+
     def warm() -> Any:
         """What this process keeps; a forked one starts afresh and leaves the parent's alone."""
         kept: Any = sys.modules.get(home)
@@ -66,6 +73,7 @@ def standalone(bundle: object) -> dict[str, object]:
             fresh: Any = types.ModuleType(home)
             fresh.pid, fresh.lock, fresh.before = os.getpid(), threading.Lock(), kept
             fresh.idle, fresh.listed = {}, {}
+            atexit.register(leave, fresh)
             kept = sys.modules[home] = fresh
         return kept
 
@@ -485,7 +493,7 @@ def standalone(bundle: object) -> dict[str, object]:
             if back:
                 return None, now
             if all(clock() - server["gone"] > gone_seconds for server in gone):
-                reply = refusal(item["trouble"], item["seconds"], item["tries"])
+                reply = refusal(gone[0]["trouble"], item["seconds"], item["tries"])
                 self.settle(item, reply, held=True)
                 return None, None
             return None, clock() + 0.25
@@ -534,7 +542,7 @@ def standalone(bundle: object) -> dict[str, object]:
                 delay = random.uniform(0, min(30.0, 0.5 * 2.0**doublings))
             if trouble.gone:
                 state.listed.pop((server["url"], verify), None)
-                server["gone"] = server["gone"] or now
+                server["gone"], server["trouble"] = server["gone"] or now, trouble
                 delay = 0.0
             elif turned_away:
                 server["paused"] = max(server["paused"], now + delay)

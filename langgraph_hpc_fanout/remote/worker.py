@@ -15,6 +15,8 @@ from langgraph_hpc_fanout.remote.bundle import (
     result_of,
     result_of_error,
 )
+from langgraph_hpc_fanout.remote.calling import call_all
+from langgraph_hpc_fanout.remote.functions import load
 
 
 def run(bundle: Any) -> dict[str, Any]:
@@ -42,6 +44,8 @@ def run(bundle: Any) -> dict[str, Any]:
 
 
 def _replies(bundle: Bundle) -> list[dict[str, Any]]:
+    if bundle.function is not None:
+        return call_all(bundle, load(bundle.function))
     return _wait(dispatch_loop(), ask_all(bundle))
 
 
