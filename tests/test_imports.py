@@ -81,6 +81,7 @@ LIGHT = {
     f"{PACKAGE}.endpoints": GRAPHS,
     f"{PACKAGE}.endpoints.openai": GRAPHS,
     f"{PACKAGE}.dispatch": GRAPHS,
+    f"{PACKAGE}.remote": {*GRAPHS, "openai"},
     f"{PACKAGE}.journal": {*GRAPHS, "aiohttp"},
 }
 

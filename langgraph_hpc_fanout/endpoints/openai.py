@@ -44,6 +44,9 @@ class OpenAIEndpoint:
         api_key: The token, the name of an environment variable that holds it, or a function,
             sync or async, that returns it.
         limits: What may be asked of it.
+        verify: Whether the certificate of an https server must be one that this machine trusts.
+            False accepts any, so only say so of a server that nobody else can stand in for, such
+            as a vLLM with a self-signed certificate on loopback.
 
     Raises:
         ValueError: If the URL is none.
@@ -68,6 +71,7 @@ class OpenAIEndpoint:
         models: Models | None = None,
         api_key: ApiKey | None = None,
         limits: Limits = Limits(),
+        verify: bool = True,
     ) -> None:
         parsed = URL(url.rstrip("/").removesuffix("/chat/completions"))
         if parsed.scheme not in ("http", "https") or not parsed.host:
@@ -86,6 +90,7 @@ class OpenAIEndpoint:
         self._given = as_mapping(models or {})
         self.models: Mapping[str, str] = self._given
         self._discover = models is None
+        self._verify = verify
         self._credentials = Credentials(api_key)
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -105,7 +110,9 @@ class OpenAIEndpoint:
             # A cookie jar and the environment's proxies cost time on every request; proxies
             # are looked up once instead.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS),
+                connector=aiohttp.TCPConnector(
+                    limit=0, keepalive_timeout=_KEEPALIVE_SECONDS, ssl=self._verify
+                ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Content-Type": "application/json"},
@@ -212,6 +219,14 @@ class OpenAIEndpoint:
         what = str(error) or type(error).__name__
         if isinstance(error, CredentialError):
             kind = "auth"
+        elif isinstance(error, aiohttp.ClientConnectorCertificateError):
+            kind = "permanent"
+            what = (
+                f"the certificate of {_shown(self._url)} is not trusted here "
+                f"({error.certificate_error}); if it is the server's own, say verify=False."
+            )
+        elif isinstance(error, aiohttp.ClientConnectorSSLError):
+            what = f"no TLS with {_shown(self._url)}; does the server speak https?"
         elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
             kind = "cold"
             what = (
