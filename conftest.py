@@ -22,5 +22,7 @@ def llm_url() -> Iterator[None]:
 
 
 pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser()], patterns=["README.md", "docs/*.md"], fixtures=["llm_url"]
+    parsers=[PythonCodeBlockParser()],
+    patterns=["README.md", "docs/*.md", "docs/*/*.md"],
+    fixtures=["llm_url"],
 ).pytest()

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from langgraph_hpc_fanout import reducers
     from langgraph_hpc_fanout.dispatch.retry import Retry
     from langgraph_hpc_fanout.endpoints.function import FunctionEndpoint
+    from langgraph_hpc_fanout.endpoints.globus_compute.endpoint import GlobusComputeEndpoint
+    from langgraph_hpc_fanout.endpoints.globus_compute.losses import Losses
     from langgraph_hpc_fanout.endpoints.limits import Limits
     from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
     from langgraph_hpc_fanout.endpoints.protocol import Bundling, Endpoint, Health
@@ -42,9 +44,11 @@ _HOMES = {
     "FanOutError": "records",
     "FanOutNode": "nodes.fan_out",
     "FunctionEndpoint": "endpoints.function",
+    "GlobusComputeEndpoint": "endpoints.globus_compute.endpoint",
     "Health": "endpoints.protocol",
     "Journal": "journal.journal",
     "Limits": "endpoints.limits",
+    "Losses": "endpoints.globus_compute.losses",
     "OpenAIEndpoint": "endpoints.openai",
     "Outcome": "records",
     "Pool": "pool",
@@ -67,9 +71,11 @@ __all__ = [
     "FanOutError",
     "FanOutNode",
     "FunctionEndpoint",
+    "GlobusComputeEndpoint",
     "Health",
     "Journal",
     "Limits",
+    "Losses",
     "OpenAIEndpoint",
     "Outcome",
     "Pool",

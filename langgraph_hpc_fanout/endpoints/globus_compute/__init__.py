@@ -1,7 +1,10 @@
 """Models on nodes that Globus Compute reaches."""
 
-from langgraph_hpc_fanout.endpoints.globus_compute.endpoint import GlobusComputeEndpoint
+from langgraph_hpc_fanout.endpoints.globus_compute.endpoint import (
+    GlobusComputeEndpoint,
+    register_function,
+)
 from langgraph_hpc_fanout.endpoints.globus_compute.losses import Losses
 from langgraph_hpc_fanout.endpoints.globus_compute.session import Sent, Traffic
 
-__all__ = ["GlobusComputeEndpoint", "Losses", "Sent", "Traffic"]
+__all__ = ["GlobusComputeEndpoint", "Losses", "Sent", "Traffic", "register_function"]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from yarl import URL
@@ -22,6 +22,7 @@ from langgraph_hpc_fanout.endpoints.globus_compute.shipping import (
     Ship,
     Shipping,
     size_of,
+    source_of,
 )
 from langgraph_hpc_fanout.endpoints.globus_compute.submitter import MOST_BYTES
 from langgraph_hpc_fanout.endpoints.limits import Limits
@@ -273,24 +274,52 @@ class GlobusComputeEndpoint:
 
     def _connect(self) -> tuple[Service, str]:
         """Import the SDK, log in, register the function. Blocks."""
-        try:
-            from langgraph_hpc_fanout.endpoints.globus_compute.access import (  # noqa: PLC0415
-                client_from,
-            )
-            from langgraph_hpc_fanout.endpoints.globus_compute.service import (  # noqa: PLC0415
-                Service,
-            )
-        except ImportError as error:
-            raise ImportError(
-                f"the Globus Compute SDK is not installed ({error}); install it with "
-                "`pip install langgraph-hpc-fanout[globus]`"
-            ) from error
-        client = self._client or client_from(self._authorizer)
-        service = Service(self.endpoint_id, client, self._settings)
+        access, service = _sdk_side()
+        client = self._client or access.client_from(self._authorizer)
+        connected: Service = service.Service(self.endpoint_id, client, self._settings)
         if self._function_id is not None:
-            return service, str(self._function_id)
+            return connected, str(self._function_id)
         assert self._shipping.source is not None  # noqa: S101 - the constructor sees to it
-        return service, service.register(*self._shipping.source)
+        return connected, connected.register(*self._shipping.source)
+
+
+def register_function(
+    ship: Literal["package", "source"] = "package",
+    *,
+    client: Client | None = None,
+    authorizer: GlobusAuthorizer | None = None,
+) -> str:
+    """Register the function that bundles are sent to, for an endpoint's `allowed_functions`.
+
+    Args:
+        ship: What the endpoint's `GlobusComputeEndpoint` will say.
+        client: Who registers it, see there.
+        authorizer: The same.
+
+    Returns:
+        Its id, for `allowed_functions` and for `function_id=`.
+    """
+    client = client or _sdk_side()[0].client_from(authorizer)
+    return str(client.register_source_code(*source_of(ship)))
+
+
+def _sdk_side() -> tuple[Any, Any]:
+    """The modules that import the SDK, which takes half a second and is an extra.
+
+    Raises:
+        ImportError: If it is not installed; says what to install.
+    """
+    try:
+        from langgraph_hpc_fanout.endpoints.globus_compute import (  # noqa: PLC0415
+            access,
+            service,
+        )
+    except ImportError as error:
+        raise ImportError(
+            f"the Globus Compute SDK is not installed ({error}); install it with "
+            "`pip install langgraph-hpc-fanout[globus]`"
+        ) from error
+    return access, service
 
 
 def _shipping(ship: Ship, node: Node, trouble: Trouble, function_id: object) -> Shipping:

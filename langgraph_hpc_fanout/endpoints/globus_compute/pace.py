@@ -100,7 +100,7 @@ def parts_of(sizes: Iterable[int], most_bytes: int, most_items: int) -> list[lis
     parts: list[list[int]] = []
     room = 0
     for position, size in enumerate(sizes):
-        if size > room or len(parts[-1]) >= most_items:
+        if not parts or size > room or len(parts[-1]) >= most_items:
             parts.append([])
             room = most_bytes
         parts[-1].append(position)
