@@ -1,0 +1,1 @@
+"""The Globus Compute web service and its side of AMQP, emulated."""
