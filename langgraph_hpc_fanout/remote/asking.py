@@ -68,6 +68,10 @@ class Asking:
         """The next requests."""
         return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
 
+    def unfed(self) -> int:
+        """How many are still to be sent."""
+        return len(self._waiting)
+
     def settle(self, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
         """Keep what came of a request."""
         if reply.body is None:

@@ -23,6 +23,8 @@ for seconds after a few small submits. `Quota` keeps the service's limit instead
 _POLL = 0.01
 _ACKNOWLEDGED_WITHIN = 300.0
 """Seconds after which a submit is taken to have failed; the SDK's own tries take some 20 s."""
+_CLOSED_WITHIN = 2.0
+"""Seconds for the connection to the broker to be closed in order; it looks twice a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class Service:
         watcher = None if group is None else sdk._RESULT_WATCHERS.get(group)  # noqa: SLF001
         if watcher is not None:
             _shut_down(watcher)
+            watcher.join(_CLOSED_WITHIN)
 
     def _living(self) -> Executor:
         if self._executor is None or self._executor._stopped:  # noqa: SLF001 - no public name

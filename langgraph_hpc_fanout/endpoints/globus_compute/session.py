@@ -26,7 +26,7 @@ _WATCH_SECONDS = 1.0
 _STATUS_SECONDS = 30.0
 _BROKEN_SECONDS = 20.0
 """For which an endpoint that could work on no bundle is believed to be so still."""
-_CLOSING_SECONDS = 2.0
+_CLOSING_SECONDS = 3.0
 _PING_BYTES = 1_000
 
 
