@@ -117,8 +117,11 @@ class Service:
         # long as a single result is missing.
         watcher = None if group is None else sdk._RESULT_WATCHERS.get(group)  # noqa: SLF001
         if watcher is not None:
+            connection = watcher._connection  # noqa: SLF001 - the SDK never closes its loop
             _shut_down(watcher)
             watcher.join(_CLOSED_WITHIN)
+            if connection is not None and not watcher.is_alive():
+                connection.ioloop.close()
 
     def _living(self) -> Executor:
         if self._executor is None or self._executor._stopped:  # noqa: SLF001 - no public name

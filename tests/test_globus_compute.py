@@ -1,0 +1,246 @@
+"""Whole graphs over the real Globus Compute SDK and endpoint, with Parsl's workers."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+
+import pytest
+from globus_compute import QUICK, endpoint_of, quiet_sdk, throttled
+from graphs import build, molecules, right_answers
+
+from langgraph_hpc_fanout import (
+    FanOutError,
+    GlobusComputeEndpoint,
+    Limits,
+    OpenAIEndpoint,
+    Prompt,
+    Retry,
+    reducers,
+)
+from langgraph_hpc_fanout.testing import FakeFleet
+from langgraph_hpc_fanout.testing.globus import GlobusStack
+
+pytestmark = [
+    pytest.mark.timeout(180),
+    # The SDK never closes the loop of a connection that it has replaced.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket"),
+]
+SOLUBLE = Prompt("Is {smiles} soluble?", max_tokens=64)
+
+
+def outcomes_of(endpoints, count, **fan_out):
+    """The outcomes of a graph over these endpoints, each for its item."""
+    graph = build(endpoints, task=SOLUBLE, reduce={"reducer": reducers.outcomes}, **fan_out)
+    items = molecules(count)
+    outcomes = graph.invoke({"molecules": items})["predictions"]
+    assert right_answers([each["value"] for each in outcomes], items)
+    assert [each["index"] for each in outcomes] == list(range(count))
+    return outcomes
+
+
+@pytest.fixture(scope="module")
+def stack():
+    quiet_sdk()
+    with GlobusStack("htex", workers=2) as stack:
+        yield stack
+
+
+@pytest.fixture(autouse=True)
+def as_new(request):
+    yield
+    gc.collect()
+    if "stack" in request.fixturenames:
+        request.getfixturevalue("stack").service.reset()
+
+
+@pytest.fixture(scope="module")
+def fleet():
+    with FakeFleet(latency=0.2, capacity=2_000, processes=1) as fleet:
+        yield fleet
+
+
+def test_five_thousand_items_through_parsl_workers(stack, fleet, pool_over):
+    fleet.reset_record()
+    endpoint = endpoint_of(stack, fleet, window=256)
+    outcomes = outcomes_of(pool_over([endpoint]), 5_000)
+    assert all(each["attempts"] == 1 for each in outcomes)
+    assert fleet.record().arrived == 5_000
+    assert endpoint.traffic.requests == 5_000
+    assert (endpoint.traffic.lost, endpoint.traffic.late) == (0, 0)
+    assert endpoint.outstanding == ()
+    # Each outcome has the time that its own request took, not that of its bundle.
+    assert 0.15 < sorted(each["latency"] for each in outcomes)[2_500] < 5
+
+
+@pytest.mark.real_llm
+def test_the_real_llm_behind_parsl_workers(stack, real_llm, pool_over):
+    endpoint = GlobusComputeEndpoint(
+        stack.endpoint_id, url=real_llm.url, client=stack.client(), window=4
+    )
+    graph = build(
+        pool_over([endpoint]),
+        task=Prompt("Name the colour of {item}.", max_tokens=8, allow_truncated=True),
+        reduce={"reducer": reducers.outcomes},
+    )
+    outcomes = graph.invoke({"molecules": ["snow", "grass", "blood"]})["predictions"]
+    assert len(outcomes) == 3
+    for each in outcomes:
+        assert each["ok"]
+        assert each["value"].strip()
+        assert each["usage"]["completion_tokens"] >= 1
+        assert each["model"]
+
+
+async def test_two_graphs_at_once_share_an_endpoint(stack, fleet, pool_over):
+    client = await asyncio.to_thread(stack.client)
+    pool = pool_over([endpoint_of(stack, fleet, client=client)])
+    graphs = build(pool, task=SOLUBLE), build(pool, task=SOLUBLE)
+    runs = [
+        graph.ainvoke({"molecules": molecules(count)})
+        for graph, count in zip(graphs, (150, 100), strict=True)
+    ]
+    for found, count in zip(await asyncio.gather(*runs), (150, 100), strict=True):
+        assert right_answers(found["predictions"], molecules(count))
+
+
+def test_one_item_fan_outs_in_a_row_are_not_throttled(stack, fleet, pool_over, caplog):
+    endpoint = endpoint_of(stack, fleet)
+    graph = build(pool_over([endpoint]), task=SOLUBLE)
+    for number in range(12):
+        assert graph.invoke({"molecules": [{"smiles": f"N{number}"}]})["predictions"][0]
+    assert throttled(caplog.records) == []
+    record = stack.service.record()
+    assert len(record.submits) == 12
+    assert record.most_in_window <= 20
+    assert set(record.statuses) == {200}
+
+
+def killer(kill, when, endpoint):
+    """Do something terrible as soon as so many bundles have been sent."""
+
+    def run():
+        end = time.monotonic() + 60
+        while endpoint.traffic.bundles < when and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(0.5)
+        kill()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("victim", ["worker", "user endpoint"])
+def test_a_kill_in_the_middle(stack, fleet, pool_over, victim):
+    endpoint = endpoint_of(stack, fleet, window=16, bundle_seconds=2.0)
+    kill = stack.kill_worker if victim == "worker" else stack.kill_user_endpoint
+    killing = killer(kill, 2, endpoint)
+    outcomes = outcomes_of(pool_over([endpoint]), 800, retry=Retry(base=0.05))
+    killing.join()
+    traffic = endpoint.traffic
+    assert traffic.lost >= 1
+    assert traffic.requests == 800 + traffic.resent
+    again = [each for each in outcomes if each["attempts"] > 1]
+    assert 1 <= len(again) <= traffic.resent
+
+
+@pytest.mark.parametrize("side", ["sdk", "endpoint", "all"])
+def test_connections_that_drop_in_the_middle_cost_nothing_twice(stack, fleet, pool_over, side):
+    fleet.reset_record()
+    endpoint = endpoint_of(stack, fleet, window=16, bundle_seconds=2.0)
+    dropping = killer(lambda: stack.drop_connections(side), 2, endpoint)
+    outcomes_of(pool_over([endpoint]), 400)
+    dropping.join()
+    assert fleet.record().arrived <= 400 + endpoint.traffic.resent
+
+
+def test_a_node_that_falls_silent_gives_its_bundles_to_others(stack, fleet, pool_over):
+    quick = stack.add_endpoint("threads", workers=1)
+    frozen = endpoint_of(stack, fleet, name="frozen", window=8, losses=QUICK)
+    well = GlobusComputeEndpoint(
+        quick, url=fleet.urls[0], client=stack.client(), name="well", window=64, losses=QUICK
+    )
+    freezing = killer(stack.pause, 1, frozen)
+    try:
+        outcomes = outcomes_of(pool_over([frozen, well]), 300)
+    finally:
+        freezing.join()
+        stack.resume()
+    moved = [each for each in outcomes if each["attempts"] > 1]
+    assert moved
+    assert {each["endpoint"] for each in moved} == {"well"}
+
+
+def test_different_configurations_are_different_lanes(stack, fleet, pool_over):
+    lanes = [
+        endpoint_of(stack, fleet, name=f"lane-{workers}", user_endpoint_config={"workers": workers})
+        for workers in (1, 2)
+    ]
+    outcomes = outcomes_of(pool_over(lanes), 400)
+    assert {each["endpoint"] for each in outcomes} == {"lane-1", "lane-2"}
+    configs = {each.user_endpoint_config["workers"] for each in stack.service.record().submits}
+    assert configs == {1, 2}
+
+
+def test_globus_compute_and_a_url_in_one_pool(stack, fleet, pool_over):
+    node = endpoint_of(stack, fleet, model="fake-model")
+    url = OpenAIEndpoint(fleet.urls[0], name="url", limits=Limits(concurrency=8))
+    outcomes = outcomes_of(pool_over([node, url]), 1_000)
+    assert {each["endpoint"] for each in outcomes} == {"node", "url"}
+
+
+def test_a_cancelled_run_waits_for_nothing(stack, fleet, pool_over):
+    async def main():
+        endpoint = endpoint_of(stack, fleet, window=4, bundle_seconds=5.0)
+        graph = build(pool_over([endpoint]), task=SOLUBLE)
+        run = asyncio.create_task(graph.ainvoke({"molecules": molecules(400)}))
+        while endpoint.traffic.bundles == 0:
+            await asyncio.sleep(0.02)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        while endpoint.outstanding:
+            await asyncio.sleep(0.02)
+        return endpoint
+
+    asyncio.run(main())
+
+
+def test_the_endpoint_scales_out_by_demand_and_in_again(fleet, pool_over):
+    with GlobusStack(
+        "htex", workers=1, init_blocks=0, min_blocks=0, max_blocks=3, max_idletime=1.0
+    ) as stack:
+        endpoint = endpoint_of(stack, fleet, window=4, bundle_seconds=2.0)
+        most = 0
+        done = threading.Event()
+
+        def count():
+            nonlocal most
+            while not done.wait(0.1):
+                most = max(most, len(stack.worker_pids()))
+
+        counting = threading.Thread(target=count)
+        counting.start()
+        try:
+            outcomes_of(pool_over([endpoint]), 600)
+        finally:
+            done.set()
+            counting.join()
+        assert most == 3
+        end = time.monotonic() + 60
+        while stack.worker_pids() and time.monotonic() < end:
+            time.sleep(0.1)
+        assert stack.worker_pids() == []
+
+
+def test_without_a_login_the_run_ends_with_the_command(fleet, pool_over, monkeypatch, tmp_path):
+    monkeypatch.delenv("GLOBUS_COMPUTE_CLIENT_ID", raising=False)
+    monkeypatch.delenv("GLOBUS_COMPUTE_CLIENT_SECRET", raising=False)
+    monkeypatch.setenv("GLOBUS_COMPUTE_USER_DIR", str(tmp_path))
+    endpoint = GlobusComputeEndpoint("4b116d3c-1703-4f8f-9f6f-39921e5864df", url=fleet.urls[0])
+    graph = build(pool_over([endpoint]), task=SOLUBLE)
+    with pytest.raises(FanOutError, match=r"nobody is logged in to Globus Compute.*\.login\(\)"):
+        graph.invoke({"molecules": molecules(2)})
