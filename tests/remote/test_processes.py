@@ -19,6 +19,10 @@ from langgraph_hpc_fanout.testing.fleet import FakeFleet, echo
 WORKS = pytest.mark.parametrize("work", [run, standalone], ids=["run", "standalone"])
 
 
+# From Python 3.12 on, a fork of a process with threads is warned of.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
 @pytest.fixture
 def fleet():
     """A fleet in a process of its own, whose connections a fork does not inherit."""
