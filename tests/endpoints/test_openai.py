@@ -939,7 +939,7 @@ async def test_otherwise_it_is_not_asked(tmp_path, endpoint_at):
 
 async def test_https_where_only_http_is_spoken(endpoint_at):
     async def refuse(reader, writer):
-        await reader.read(1)
+        await reader.read(1 << 16)
         writer.write(http(400))
         writer.close()
 
