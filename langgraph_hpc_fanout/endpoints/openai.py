@@ -226,6 +226,7 @@ class OpenAIEndpoint:
                 f"({error.certificate_error}); if it is the server's own, say verify=False."
             )
         elif isinstance(error, aiohttp.ClientConnectorSSLError):
+            kind = "cold"
             what = f"no TLS with {_shown(self._url)}; does the server speak https?"
         elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
             kind = "cold"

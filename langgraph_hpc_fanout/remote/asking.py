@@ -15,6 +15,7 @@ from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError, Scheduler
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 from langgraph_hpc_fanout.remote.bundle import (
     Bundle,
+    is_retryable,
     refusal,
     reply_of_body,
     reply_of_failure,
@@ -83,7 +84,8 @@ class Asking:
     def abort(self, failures: Sequence[Failure]) -> None:
         """No server can go on: the rest is for another task, perhaps on another node."""
         self.aborted = True
-        failure = replace(failures[0], message=in_short(failures))
+        first, said = failures[0], in_short(failures)
+        failure = replace(first, message=said, retryable=is_retryable(first.kind))
         for place, ticket in tuple(self._left.items()):
             reply = reply_of_failure(Reply(0, failure=failure), tries=ticket.attempts)
             self._answer(place, reply)

@@ -84,7 +84,7 @@ def _new_client(
         ),
     }
     given: dict[str, Any] = {
-        "base_url": url,
+        "base_url": url.rstrip("/").removesuffix("/chat/completions"),
         "api_key": settings.key() or _NO_KEY,
         "max_retries": 0,
         "timeout": timeout,

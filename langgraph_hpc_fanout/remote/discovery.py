@@ -58,6 +58,12 @@ def is_range(rule: str) -> bool:
     return rule.strip().startswith("ports:") or _RANGE.fullmatch(rule.strip()) is not None
 
 
+def without_user(rule: str) -> str:
+    """A rule as it may be shown: without the user and the query of its URL."""
+    before, scheme, after = rule.partition("://")
+    return f"{before}{scheme}{after.partition('?')[0].rpartition('@')[2]}" if scheme else rule
+
+
 def urls_in(text: str) -> list[str]:
     """URLs with commas or spaces between them; `host:port` is one, too."""
     return [url for each in re.split(r"[\s,]+", text) if (url := as_url(each)) is not None]
@@ -93,10 +99,14 @@ def urls_of_range(rule: str) -> list[str]:
     """
     found = _RANGE.fullmatch(rule)
     if found is None:
-        raise BundleError(f"{rule!r} is no range of ports; write one such as ports:8000-8007.")
+        raise BundleError(
+            f"{without_user(rule)!r} is no range of ports; write one such as ports:8000-8007."
+        )
     before, first, last, after = found[1], int(found[2]), int(found[3]), found[4]
     if not 0 < first <= last < 65536 or last - first >= _MOST_PORTS:
-        raise BundleError(f"{rule!r} is no range of at most {_MOST_PORTS} ports from low to high.")
+        raise BundleError(
+            f"{without_user(rule)!r} is no range of at most {_MOST_PORTS} ports from low to high."
+        )
     return [f"{before}{port}{after}" for port in range(first, last + 1)]
 
 
@@ -144,8 +154,8 @@ def _read(rule: str) -> list[str]:
     if _URL.fullmatch(rule):
         return [rule]
     raise BundleError(
-        f"{rule!r} is no rule for servers; give a URL such as http://127.0.0.1:8000/v1, or "
-        "ports:8000-8007, env:NAME or file:PATH."
+        f"{without_user(rule)!r} is no rule for servers; give a URL such as "
+        "http://127.0.0.1:8000/v1, or ports:8000-8007, env:NAME or file:PATH."
     )
 
 

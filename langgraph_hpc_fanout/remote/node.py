@@ -16,7 +16,7 @@ from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
 from langgraph_hpc_fanout.records import Failure
 from langgraph_hpc_fanout.remote.bundle import Bundle, BundleError, worker_name
-from langgraph_hpc_fanout.remote.discovery import discover, is_fixed, is_range
+from langgraph_hpc_fanout.remote.discovery import discover, is_fixed, is_range, without_user
 
 _MOST_AT_ONCE = 8192
 """Requests at one server; bundles have windows of their own, which are what holds."""
@@ -80,7 +80,6 @@ class Settings:
         """The door to one of the servers."""
         return OpenAIEndpoint(
             url,
-            name=url.partition("://")[2].removesuffix("/").removesuffix("/v1").rpartition("@")[2],
             api_key=self.api_key_env and KeyFrom(self.api_key_env),
             limits=Limits(concurrency=_MOST_AT_ONCE),
             verify=self.verify,
@@ -270,7 +269,7 @@ class Node:
         return failure is not None and (failure.kind == "auth" or failure.status in (200, 404, 405))
 
     def _nothing(self) -> BundleError:
-        rules = ", ".join(map(_shown, self.settings.rules)) or "none was named"
+        rules = ", ".join(map(without_user, self.settings.rules)) or "none was named"
         return BundleError(
             f"{worker_name()} found no server ({rules}); does one run, and do the rules name it?",
             "cold",
@@ -312,12 +311,6 @@ def in_short(failures: Sequence[Failure]) -> str:
     if (more := len(failures) - _MOST_REASONS) > 0:
         return f"{reasons}; and {more} more."
     return reasons if reasons.endswith("?") else f"{reasons}."
-
-
-def _shown(rule: str) -> str:
-    """A rule without the user in its URL."""
-    before, scheme, after = rule.partition("://")
-    return f"{before}{scheme}{after.rpartition('@')[2]}" if scheme else rule
 
 
 def _allow_connections() -> None:

@@ -141,11 +141,11 @@ def standalone(bundle: object) -> dict[str, object]:
                 return [f"{found[1]}{port}{found[4]}" for port in ports]
         elif re.fullmatch(r"(?i)https?://\S+", rule):
             return [rule]
-        raise Trouble("permanent", f"{rule!r} is no rule for servers.")
+        raise Trouble("permanent", f"{shown(rule)!r} is no rule for servers.")
 
     def shown(url: str) -> str:
         scheme, _, rest = url.partition("://")
-        address = rest.rpartition("@")[2]
+        address = rest.partition("?")[0].rpartition("@")[2]
         return f"{scheme}://{address}" if rest else url
 
     # -- one exchange -----------------------------------------------------------------------
@@ -198,7 +198,7 @@ def standalone(bundle: object) -> dict[str, object]:
 
     def exchange(url: str, path: str, body: Any, until: float) -> Any:
         """Status, body and Retry-After of one exchange."""
-        parts = urllib.parse.urlsplit(url.rstrip("/"))
+        parts = urllib.parse.urlsplit(re.sub(r"/(chat/completions)?/?$", "", url))
         headers = {"Content-Type": "application/json"}
         authorization = key_header(parts)
         if authorization:
@@ -574,7 +574,7 @@ def standalone(bundle: object) -> dict[str, object]:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(max(0.0, self.ends - clock()) + 1.0)
+                thread.join(max(0.0, self.ends + 1.0 - clock()))
             with self.turn:
                 for item in list(unsettled.values()):
                     trouble = item["trouble"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import orjson
 import pytest
+from tls import https_server
 
 from langgraph_hpc_fanout import Endpoint, Health, Limits, OpenAIEndpoint, Request, Usage
 from langgraph_hpc_fanout.endpoints import openai as module
@@ -912,3 +913,38 @@ def test_a_session_of_another_loop_is_left_alone(fake_fleet, monkeypatch):
     (orphan,) = orphans
     assert not orphan.closed
     asyncio.run(orphan.close())
+
+
+# -- certificates -----------------------------------------------------------------------------
+
+
+async def test_a_servers_own_certificate_is_accepted_if_so_told(tmp_path, endpoint_at):
+    with https_server(tmp_path) as url:
+        endpoint = endpoint_at(url, verify=False)
+        assert await endpoint.probe() == Health(ok=True)
+        (reply,) = await ask(endpoint)
+        assert text(reply) == "HELLO"
+
+
+async def test_otherwise_it_is_not_asked(tmp_path, endpoint_at):
+    with https_server(tmp_path) as url:
+        endpoint = endpoint_at(url, models=["tiny"])
+        for failure in ((await endpoint.probe()).failure, await fails(endpoint)):
+            assert failure.kind == "permanent"
+            assert failure.message.startswith(
+                f"{endpoint.name}: the certificate of {url} is not trusted here ("
+            )
+            assert failure.message.endswith("if it is the server's own, say verify=False.")
+
+
+async def test_https_where_only_http_is_spoken(endpoint_at):
+    async def refuse(reader, writer):
+        await reader.read(1 << 16)
+        writer.write(http(400))
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        failure = (await endpoint_at(url).probe()).failure
+    assert failure.kind == "cold"
+    assert failure.message.endswith(f"no TLS with {url}; does the server speak https?")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -336,7 +337,31 @@ def test_a_key_that_is_wrong_or_missing(work, fake_fleet, monkeypatch):
 
 def test_no_user_of_a_url_is_shown(work):
     url = f"http://me:hunter2@127.0.0.1:{free_port()}/v1"
-    assert "hunter2" not in json.dumps(work(bundle([url], ["a"], patience=0)))
+    for rule in (url, f"{url}?key=hunter2", "ftp://me:hunter2@h/v1", "http://me:hunter2@h:9-8/v1"):
+        assert "hunter2" not in json.dumps(work(bundle([rule], ["a"], patience=0)))
+
+
+def test_a_user_of_a_url_is_sent(work, fake_fleet):
+    url = fake_fleet(api_key="sk-secret").urls[0].replace("//", "//me:hunter2@")
+    (failure,) = failures(work(bundle([url], ["a"])))
+    assert failure["kind"] == "auth"
+    assert "hunter2" not in failure["message"]
+
+
+def test_a_url_may_be_the_whole_one(work, fake_fleet):
+    url = fake_fleet().urls[0]
+    for whole in (f"{url}/", f"{url}/chat/completions"):
+        assert texts(work(bundle([whole], ["a"]))) == [echo("a")]
+
+
+async def test_nothing_blocks_the_dispatch_loop(fake_fleet, tmp_path, monkeypatch):
+    """The watch over async tests looks at all loops, which are warm in most tests."""
+    fleet = fake_fleet(2)
+    monkeypatch.setenv("NODE_KEY", "sk-node")
+    (tmp_path / "servers.txt").write_text("\n".join(fleet.urls))
+    rules = [f"file:{tmp_path / 'servers.txt'}"]
+    asked = bundle(rules, "abc", api_key_env="NODE_KEY")
+    assert "(" not in "".join(texts(await asyncio.to_thread(run, asked)))
 
 
 # -- bundles that cannot be worked on ---------------------------------------------------------
