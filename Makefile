@@ -11,7 +11,7 @@ help:  ## Show this list.
 
 setup: $(READY)  ## Make .venv with everything that is pinned in requirements/.
 
-$(READY): requirements/dev.txt requirements/no-deps.txt pyproject.toml
+$(READY): requirements/dev.txt requirements/no-deps.txt requirements/rabbitmq.sh pyproject.toml
 	@PYTHON=$(PYTHON) sh requirements/setup.sh
 	@touch $@
 

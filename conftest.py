@@ -10,7 +10,10 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 from langgraph_hpc_fanout.testing.fleet import FakeFleet
 
-pytest_plugins = ["langgraph_hpc_fanout.testing.fixtures"]
+pytest_plugins = [
+    "langgraph_hpc_fanout.testing.fixtures",
+    "langgraph_hpc_fanout.testing.globus.fixtures",
+]
 
 
 @pytest.fixture(scope="module")

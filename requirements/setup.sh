@@ -26,3 +26,4 @@ echo "Setting up .venv (a minute or two the first time)."
 $pip --require-hashes -r requirements/dev.txt
 $pip --require-hashes --no-deps -r requirements/no-deps.txt
 $pip --no-build-isolation --no-deps --editable .
+sh requirements/rabbitmq.sh || true # it says what to do; only the Globus Compute tests need it

@@ -15,7 +15,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -68,32 +68,34 @@ class Installation:
     """Erlang and RabbitMQ, laid out as Debian's packages are.
 
     Attributes:
-        root: The folder that holds `usr`.
         erlang: Erlang's folder.
         emulator: The folder with Erlang's own programs.
         server: RabbitMQ's folder.
+        libraries: Folders of shared libraries that came with a private copy.
     """
 
-    root: Path
     erlang: Path
     emulator: Path
     server: Path
+    libraries: tuple[Path, ...]
 
     @classmethod
     def find(cls) -> Installation:
-        """The one that HPC_FANOUT_RABBITMQ names, the machine's, or that of `.venv/opt`.
+        """What HPC_FANOUT_RABBITMQ names, else what is in `.venv/opt`, else the machine's.
+
+        A private copy holds only what the machine lacks, so each part is looked for alone.
 
         Raises:
             RabbitMQMissingError: If there is none.
         """
-        named = os.environ.get(_VARIABLE)
-        roots = [Path(named)] if named else [Path("/"), Path(sys.prefix, "opt", "rabbitmq")]
-        for root in roots:
-            emulators = sorted(root.glob("usr/lib/erlang/erts-*/bin/erlexec"))
-            servers = sorted(root.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*"))
-            if emulators and servers:
-                return cls(root, root / "usr/lib/erlang", emulators[-1].parent, servers[-1])
-        raise RabbitMQMissingError
+        copy = Path(os.environ.get(_VARIABLE) or Path(sys.prefix, "opt", "rabbitmq")).absolute()
+        emulators = _in_any((copy, Path("/")), "usr/lib/erlang/erts-*/bin/erlexec")
+        servers = _in_any((copy, Path("/")), "usr/lib/rabbitmq/lib/rabbitmq_server-*")
+        if not emulators or not servers:
+            raise RabbitMQMissingError
+        libraries = (*copy.glob("usr/lib/*-linux-gnu*"), *copy.glob("lib/*-linux-gnu*"))
+        emulator = emulators[-1].parent
+        return cls(emulator.parent.parent, emulator, servers[-1], libraries)
 
     def plugins(self) -> Iterator[Path]:
         """What the server itself needs, and none of the plugins proper: it starts faster."""
@@ -102,10 +104,10 @@ class Installation:
             if folder.is_dir() and (not plugin or folder.name.startswith("rabbitmq_prelaunch")):
                 yield folder
 
-    def libraries(self) -> str:
-        """The folders of shared libraries that came with a private copy."""
-        found = [*self.root.glob("usr/lib/*-linux-gnu*"), *self.root.glob("lib/*-linux-gnu*")]
-        return "" if self.root == Path("/") else ":".join(map(str, found))
+
+def _in_any(roots: Iterable[Path], pattern: str) -> list[Path]:
+    """What matches in the first root that has any."""
+    return next((found for root in roots if (found := sorted(root.glob(pattern)))), [])
 
 
 class Broker:
@@ -240,7 +242,7 @@ class Broker:
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(folder),
             "LANG": "C.UTF-8",
-            "LD_LIBRARY_PATH": installed.libraries(),
+            "LD_LIBRARY_PATH": os.pathsep.join(map(str, installed.libraries)),
             # What the script `erl` sets; Debian's own always names /usr/lib/erlang.
             "ROOTDIR": str(installed.erlang),
             "BINDIR": str(installed.emulator),

@@ -9,6 +9,7 @@ import globus_compute_sdk.sdk.client as sdk
 import globus_compute_sdk.sdk.executor as executors
 from globus_sdk import AccessTokenAuthorizer
 
+_PATIENCE = 15.0
 _patching = threading.Lock()
 
 
@@ -26,9 +27,19 @@ def client_of(service_url: str, token: str = "anybody") -> sdk.Client:  # noqa: 
 def let_go_of(service_url: str) -> None:
     """End the SDK's threads that listen to this service, and cancel what they wait for.
 
-    They outlive their Executor, are no daemons, and try for most of a minute to reach a
-    broker that is gone (globus_compute_sdk/sdk/executor.py, `_ResultWatcher.run`).
+    They outlive their Executor, are no daemons, try for most of a minute to reach a broker
+    that is gone, and leave their event loop open
+    (globus_compute_sdk/sdk/executor.py, `_ResultWatcher.run`).
     """
-    for watcher in list(executors._RESULT_WATCHERS.values()):  # noqa: SLF001 - no public way
-        if watcher.client.web_service_address == service_url:
-            watcher.shutdown(cancel_futures=True)  # type: ignore[no-untyped-call]
+    ours = [
+        watcher
+        for watcher in list(executors._RESULT_WATCHERS.values())  # noqa: SLF001 - no public way
+        if watcher.client.web_service_address == service_url
+    ]
+    connections = [watcher._connection for watcher in ours]  # noqa: SLF001
+    for watcher in ours:
+        watcher.shutdown(wait=False, cancel_futures=True)  # type: ignore[no-untyped-call]
+    for watcher, connection in zip(ours, connections, strict=True):
+        watcher.join(_PATIENCE)
+        if connection is not None and not watcher.is_alive():
+            connection.ioloop.close()

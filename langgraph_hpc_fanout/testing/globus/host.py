@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -169,6 +170,7 @@ class Host:
             "record": self._record,
             "reset": self._reset,
             "resume": self._resume,
+            "set_limits": self._set_limits,
         }
         try:
             answer = await verbs[request.match_info["verb"]](orjson.loads(await request.read()))
@@ -196,6 +198,9 @@ class Host:
 
     async def _reset(self, given: Mapping[str, Any]) -> Any:
         self._service.reset()
+
+    async def _set_limits(self, given: Mapping[str, Any]) -> Any:
+        self._service.limits = dataclasses.replace(self._service.limits, **given)
 
     async def _drop_connections(self, given: Mapping[str, Any]) -> Any:
         users = tuple[User, ...](user for user in USERS if user in given["of"])

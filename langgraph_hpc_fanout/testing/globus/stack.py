@@ -76,6 +76,10 @@ class ServiceHandle:
         """Let nothing more go wrong."""
         self.call("clear_faults")
 
+    def set_limits(self, **changes: Any) -> None:
+        """Change some of `ServiceLimits` from now on, such as `retention=1.0`."""
+        self.call("set_limits", **changes)
+
     def record(self) -> ServiceRecord:
         """What it saw since the start or the last `reset`."""
         return ServiceRecord.from_json(self.call("record"))

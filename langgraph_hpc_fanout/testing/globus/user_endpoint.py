@@ -30,7 +30,7 @@ from langgraph_hpc_fanout.testing.globus.settings import EndpointSettings, endpo
 
 _SPAWNED = "spawn_main"
 _WORKER_POOL = "-m parsl.executors.high_throughput.process_worker_pool"
-_INTERCHANGE = "parsl.executors.high_throughput.interchange"
+_INTERCHANGE = "parsl: HTEX interchange"
 PROGRAM = "globus-compute-endpoint"
 USER_DIR = "GLOBUS_COMPUTE_USER_DIR"
 

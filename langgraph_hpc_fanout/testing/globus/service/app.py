@@ -110,7 +110,7 @@ class _Routes:
 
     def _check_limits(self, request: web.Request) -> None:
         limits, record = self._service.limits, self._service.record
-        within = self._service.pace.take(request.headers["Authorization"])
+        within = self._service.pace.take(request.headers["Authorization"], limits.window)
         record.most_in_window = max(record.most_in_window, within)
         if limits.rate == "strict" and within > limits.requests:
             text = f"More than {limits.requests} requests in {limits.window:g} s."

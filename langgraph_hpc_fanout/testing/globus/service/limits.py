@@ -31,14 +31,13 @@ class ServiceLimits:
 class Pace:
     """How many requests each client sent within the last window."""
 
-    def __init__(self, limits: ServiceLimits) -> None:
-        self._limits = limits
+    def __init__(self) -> None:
         self._times: defaultdict[str, deque[float]] = defaultdict(deque)
 
-    def take(self, client: str) -> int:
-        """Count one more request; returns how many there are within the window."""
+    def take(self, client: str, window: float) -> int:
+        """Count one more request; returns how many there are within so many seconds."""
         now, times = time.monotonic(), self._times[client]
-        while times and times[0] <= now - self._limits.window:
+        while times and times[0] <= now - window:
             times.popleft()
         times.append(now)
         return len(times)

@@ -102,7 +102,7 @@ class Service:
         self.limits = limits
         self.starters: dict[str, Starter] = {}
         self.start_failures: dict[str, str] = {}
-        self.pace = Pace(limits)
+        self.pace = Pace()
         self._broker = broker
         self._amqp = amqp
 
@@ -115,7 +115,7 @@ class Service:
     def reset(self) -> None:
         """Forget what was seen, and what was still to go wrong."""
         self.record = Recorder()
-        self.pace = Pace(self.limits)
+        self.pace = Pace()
         self.faults.clear()
 
     def register_function(self, data: Mapping[str, Any]) -> dict[str, Any]:
