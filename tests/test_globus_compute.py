@@ -15,6 +15,7 @@ from langgraph_hpc_fanout import (
     FanOutError,
     GlobusComputeEndpoint,
     Limits,
+    Losses,
     OpenAIEndpoint,
     Prompt,
     Retry,
@@ -107,7 +108,7 @@ async def test_two_graphs_at_once_share_an_endpoint(stack, fleet, pool_over):
 
 
 def test_one_item_fan_outs_in_a_row_are_not_throttled(stack, fleet, pool_over, caplog):
-    endpoint = endpoint_of(stack, fleet)
+    endpoint = endpoint_of(stack, fleet, losses=Losses())
     graph = build(pool_over([endpoint]), task=SOLUBLE)
     for number in range(12):
         assert graph.invoke({"molecules": [{"smiles": f"N{number}"}]})["predictions"][0]
@@ -118,17 +119,17 @@ def test_one_item_fan_outs_in_a_row_are_not_throttled(stack, fleet, pool_over, c
     assert set(record.statuses) == {200}
 
 
-def killer(kill, when, endpoint):
-    """Do something terrible as soon as so many bundles have been sent."""
+def once_asked(fleet, count, act):
+    """A thread that does something terrible when the fleet has been asked so often."""
+    fleet.reset_record()
 
     def run():
         end = time.monotonic() + 60
-        while endpoint.traffic.bundles < when and time.monotonic() < end:
+        while fleet.record().arrived < count and time.monotonic() < end:
             time.sleep(0.02)
-        time.sleep(0.5)
-        kill()
+        act()
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     return thread
 
@@ -137,7 +138,7 @@ def killer(kill, when, endpoint):
 def test_a_kill_in_the_middle(stack, fleet, pool_over, victim):
     endpoint = endpoint_of(stack, fleet, window=16, bundle_seconds=2.0)
     kill = stack.kill_worker if victim == "worker" else stack.kill_user_endpoint
-    killing = killer(kill, 2, endpoint)
+    killing = once_asked(fleet, 50, kill)
     outcomes = outcomes_of(pool_over([endpoint]), 800, retry=Retry(base=0.05))
     killing.join()
     traffic = endpoint.traffic
@@ -149,9 +150,8 @@ def test_a_kill_in_the_middle(stack, fleet, pool_over, victim):
 
 @pytest.mark.parametrize("side", ["sdk", "endpoint", "all"])
 def test_connections_that_drop_in_the_middle_cost_nothing_twice(stack, fleet, pool_over, side):
-    fleet.reset_record()
     endpoint = endpoint_of(stack, fleet, window=16, bundle_seconds=2.0)
-    dropping = killer(lambda: stack.drop_connections(side), 2, endpoint)
+    dropping = once_asked(fleet, 50, lambda: stack.drop_connections(side))
     outcomes_of(pool_over([endpoint]), 400)
     dropping.join()
     assert fleet.record().arrived <= 400 + endpoint.traffic.resent
@@ -163,7 +163,7 @@ def test_a_node_that_falls_silent_gives_its_bundles_to_others(stack, fleet, pool
     well = GlobusComputeEndpoint(
         quick, url=fleet.urls[0], client=stack.client(), name="well", window=64, losses=QUICK
     )
-    freezing = killer(stack.pause, 1, frozen)
+    freezing = once_asked(fleet, 1, stack.pause)
     try:
         outcomes = outcomes_of(pool_over([frozen, well]), 300)
     finally:

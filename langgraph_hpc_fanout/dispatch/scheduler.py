@@ -43,7 +43,7 @@ class Scheduler:
         self.lanes = [Lane(endpoint, self) for endpoint in endpoints]
         self._rng = rng or random.Random()
         self._jobs: deque[Job] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: tuple[float, asyncio.Handle] | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -124,7 +124,7 @@ class Scheduler:
         for job in list(self._jobs):
             self._abort(job, [Failure("cancelled", "The pool was closed.")])
         if self._timer is not None:
-            self._timer.cancel()
+            self._timer[1].cancel()
         await asyncio.gather(*(lane.close() for lane in self.lanes), return_exceptions=True)
         self._changed.set()
 
@@ -270,10 +270,12 @@ class Scheduler:
 
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:
-            if self._timer.when() <= when:
+            set_for, timer = self._timer
+            if set_for <= when:
                 return
-            self._timer.cancel()
-        self._timer = self.loop.call_at(when, self._end_backoffs, when)
+            timer.cancel()
+        # When it is for is kept, because uvloop's timers for the past or for now do not tell.
+        self._timer = when, self.loop.call_at(when, self._end_backoffs, when)
 
     def _end_backoffs(self, when: float) -> None:
         self._timer = None

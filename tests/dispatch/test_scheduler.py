@@ -7,6 +7,7 @@ import itertools
 from collections import deque
 
 import pytest
+import uvloop
 from scripted import Dispatch, Items, Scripted, ask, fail, in_virtual_time, now
 
 from langgraph_hpc_fanout.dispatch.retry import Retry
@@ -695,3 +696,18 @@ async def test_an_endpoint_that_cannot_close_does_not_keep_the_others():
     async with Dispatch(a, b) as dispatch:
         await dispatch.ask(5)
     assert b.closed == 1
+
+
+def test_backoffs_too_short_for_a_timer_of_uvloop():
+    """Its `call_at` for what is not in the future returns a handle that does not know when."""
+
+    async def main():
+        def script(call):
+            return "transient" if call.nth < 3 else None
+
+        a = Scripted("a", latency=0.0, script=script, bundle=8, concurrency=64)
+        items = await ask(64, a, retry=Retry(base=1e-7))
+        assert items.kinds == {None: 64}
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(main(), 20))
