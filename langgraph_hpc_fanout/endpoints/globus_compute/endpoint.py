@@ -276,7 +276,9 @@ class GlobusComputeEndpoint:
         """Import the SDK, log in, register the function. Blocks."""
         access, service = _sdk_side()
         client = self._client or access.client_from(self._authorizer)
-        connected: Service = service.Service(self.endpoint_id, client, self._settings)
+        connected: Service = service.Service(
+            self.endpoint_id, client, self._settings, owned=self._client is None
+        )
         if self._function_id is not None:
             return connected, str(self._function_id)
         assert self._shipping.source is not None  # noqa: S101 - the constructor sees to it

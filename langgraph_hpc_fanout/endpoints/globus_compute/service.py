@@ -55,16 +55,20 @@ class Service:
         endpoint_id: The Globus Compute endpoint.
         client: Who we are; it is not changed.
         settings: Further settings of the Executor.
+        owned: Whether the client is ours to close.
 
     Attributes:
         executors: How many Executors were made.
     """
 
-    def __init__(self, endpoint_id: UUID, client: Client, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, endpoint_id: UUID, client: Client, settings: Mapping[str, Any], *, owned: bool
+    ) -> None:
         # An Executor puts its serializer into its client, which is the user's.
         self._client = copy.copy(client)
         self._endpoint_id = endpoint_id
         self._settings = settings
+        self._owned = owned
         self._executor: Executor | None = None
         self._group: UUID | None = None
         self.executors = 0
@@ -122,6 +126,9 @@ class Service:
             watcher.join(_CLOSED_WITHIN)
             if connection is not None and not watcher.is_alive():
                 connection.ioloop.close()
+        if self._owned:
+            self._client._compute_web_client.v2.close()  # noqa: SLF001 - no public way
+            self._client._compute_web_client.v3.close()  # noqa: SLF001
 
     def _living(self) -> Executor:
         if self._executor is None or self._executor._stopped:  # noqa: SLF001 - no public name

@@ -130,6 +130,7 @@ class Session:
         self._watcher: asyncio.Task[None] | None = None
         self._pings: set[asyncio.Task[None]] = set()
         self._status_asked = 0.0
+        self._status_every = min(_STATUS_SECONDS, losses.silence)
 
     def belongs_to(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether it was opened on this loop."""
@@ -264,7 +265,7 @@ class Session:
             for flight in self._ledger.lost(now):
                 parcel, _ = self._flights[flight]
                 parcel.fail(self._trouble.lost(now - flight.sent))
-            if self._ledger.is_quiet(now) and now >= self._status_asked + _STATUS_SECONDS:
+            if self._ledger.is_quiet(now) and now >= self._status_asked + self._status_every:
                 self._status_asked = now
                 await self._ask_status()
             if self._ledger.may_ask(now):
