@@ -221,7 +221,7 @@ def test_an_endpoint_is_offline_while_it_is_paused(stack, executor):
 def test_a_failed_start_fails_its_tasks(stack, executor_at):
     executor = executor_at(user_endpoint_config={"workers": 1})
     stack.service.inject("start_fails")
-    with pytest.raises(TaskExecutionFailed, match="SystemExit. 78"):
+    with pytest.raises(TaskExecutionFailed, match="SystemExit"):
         executor.submit(double, 1).result(PATIENCE)
     assert executor.submit(where).result(PATIENCE)[0] != stack.user_endpoint_pid
     assert stack.service.record().starts == 2

@@ -35,6 +35,7 @@ from langgraph_hpc_fanout.testing.globus.broker import (
 from langgraph_hpc_fanout.testing.globus.core_endpoint import CoreEndpoint
 from langgraph_hpc_fanout.testing.globus.processes import (
     adopt_orphans,
+    bury_all,
     descendants,
     end_all,
     reap_orphans,
@@ -119,6 +120,7 @@ class Host:
         if self._runner is not None:
             await self._runner.cleanup()
         end_all(lambda: descendants(os.getpid()))
+        bury_all(os.getpid())
 
     def _begin(self, settings: EndpointSettings) -> str:
         endpoint_id = new_id()

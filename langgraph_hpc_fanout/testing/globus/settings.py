@@ -18,6 +18,9 @@ EngineName = Literal["htex", "threads", "processes"]
 | `processes` | ProcessPoolEngine | processes |
 """
 
+_LOST_BLOCK = 20
+"""Seconds of silence after which HTEX takes a block for lost; its default is 120."""
+
 _ENGINES = frozenset(get_args(EngineName))
 
 
@@ -125,6 +128,9 @@ def _engine(settings: EndpointSettings) -> dict[str, Any]:
         "max_workers_per_node": settings.workers,
         "prefetch_capacity": settings.prefetch,
         "max_retries_on_system_failure": settings.retries,
+        # Whole seconds; after one such period a lost worker is noticed, and not after 30 s.
+        "heartbeat_period": max(1, round(settings.heartbeat)),
+        "heartbeat_threshold": _LOST_BLOCK,
         "job_status_kwargs": {
             "strategy": settings.strategy,
             "strategy_period": settings.strategy_period,
