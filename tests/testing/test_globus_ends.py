@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from globus_compute_sdk import Executor
 from globus_tasks import FOLDER, PATIENCE, eventually, start_sleeper
 
 from langgraph_hpc_fanout.testing.globus import GlobusStack
+from langgraph_hpc_fanout.testing.globus.__main__ import main
 from langgraph_hpc_fanout.testing.globus.broker import RabbitMQMissingError
 from langgraph_hpc_fanout.testing.globus.processes import Process, descendants, processes
 
@@ -132,16 +134,28 @@ def test_settings_are_checked_at_once():
         GlobusStack("threads").logs()
 
 
-def test_the_command_prints_how_to_use_it():
-    command = [sys.executable, "-m", "langgraph_hpc_fanout.testing.globus"]
-    with subprocess.Popen(
-        [*command, "--engine", "threads"], stdout=subprocess.PIPE, text=True
-    ) as process:
-        lines = []
-        while not lines or not lines[-1].startswith("# Logs"):
-            lines.append(process.stdout.readline())
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
-    text = "".join(lines)
+def test_the_command_prints_how_to_use_it(monkeypatch):
+    printed = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", printed)
+
+    def interrupt():
+        eventually(lambda: "# Logs" in printed.getvalue())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            interrupted = threads.submit(interrupt)
+            main(["--engine", "threads"])
+            interrupted.result()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    text = printed.getvalue()
     assert 'Executor("' in text
     assert "export GLOBUS_SDK_SERVICE_URL_AUTH=http://127.0.0.1:" in text
+
+
+def test_the_command_says_what_is_wrong():
+    with pytest.raises(SystemExit, match="needs a worker"):
+        main(["--engine", "threads", "--workers", "0"])

@@ -136,7 +136,7 @@ class CoreEndpoint:
         core = {
             "display_name": "stack",
             "local_compute_services": True,
-            "heartbeat_period": self._settings.heartbeat,
+            "heartbeat_period": self._settings.real_heartbeat,
         }
         if self._settings.allowed_functions is not None:
             core["allowed_functions"] = list(self._settings.allowed_functions)

@@ -308,7 +308,3 @@ def main() -> None:
     logging.getLogger("pika").setLevel(logging.WARNING)
     adopt_orphans()
     asyncio.run(_run(spec))
-
-
-if __name__ == "__main__":
-    main()

@@ -18,6 +18,7 @@ EngineName = Literal["htex", "threads", "processes"]
 | `processes` | ProcessPoolEngine | processes |
 """
 
+_SHORTEST_HEARTBEAT = 5.0
 _LOST_BLOCK = 20
 """Seconds of silence after which HTEX takes a block for lost; its default is 120."""
 
@@ -41,7 +42,9 @@ class EndpointSettings:
         max_idletime: Seconds after which an idle block above `min_blocks` is given up.
         worker_init: Shell commands before a block's workers start.
         retries: Times that a task is tried again after its worker was lost.
-        heartbeat: Seconds between two heartbeats of the endpoint (Globus Compute: 30).
+        heartbeat: Seconds between two heartbeats of the endpoint that the stack stands in for.
+            Real ones have no less than 5 s, whatever is asked for
+            (globus_compute_endpoint/endpoint/config/config.py, `MINIMUM_HEARTBEAT`).
         idle_stop: Idle heartbeats after which the user endpoint stops; 0 is never.
         allowed_functions: Ids of the only functions that it runs; None lets all run.
         env: Variables for the user endpoint and so for its workers, such as PYTHONPATH.
@@ -84,6 +87,11 @@ class EndpointSettings:
         if self.workers < 1:
             raise ValueError(f"An endpoint needs a worker; workers={self.workers!r} is too few.")
 
+    @property
+    def real_heartbeat(self) -> float:
+        """Seconds between two heartbeats of a real endpoint."""
+        return max(_SHORTEST_HEARTBEAT, self.heartbeat)
+
     def changed(self, user_endpoint_config: Mapping[str, Any]) -> EndpointSettings:
         """These settings with what a submit's `user_endpoint_config` says.
 
@@ -107,7 +115,7 @@ def endpoint_config(settings: EndpointSettings) -> str:
     (`UserEndpointConfig`).
     """
     config: dict[str, Any] = {
-        "heartbeat_period": settings.heartbeat,
+        "heartbeat_period": settings.real_heartbeat,
         "idle_heartbeats_soft": settings.idle_stop,
         "engine": _engine(settings) | dict(settings.engine_options),
     }

@@ -27,7 +27,7 @@ from langgraph_hpc_fanout.testing.globus.settings import EndpointSettings, Engin
 if TYPE_CHECKING:
     from globus_compute_sdk import Client
 
-_HOST = "langgraph_hpc_fanout.testing.globus.host"
+_HOST = "langgraph_hpc_fanout.testing.globus.run_host"
 _SDK = "globus_compute_sdk.sdk.executor"
 _TAIL = 3000
 _STOP_PATIENCE = 20.0
