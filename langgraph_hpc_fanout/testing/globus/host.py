@@ -113,6 +113,7 @@ class Host:
             for endpoint_id, keeper in self._keepers.items():
                 if endpoint_id in self._service.starters:
                     keeper.heartbeat()
+                    self._service.record.starts += keeper.revive()
             await asyncio.sleep(_TICK)
 
     async def stop(self) -> None:

@@ -51,7 +51,8 @@ class EndpointSettings:
         setup: Shell commands before the user endpoint starts; if they fail, so does it.
         engine_options: More settings of the engine, as in `user_config_template.yaml.j2`.
         core: Run a real core endpoint, which forks the user endpoints itself. Without it the
-            stack starts them as a core endpoint would, which is faster and works as root.
+            stack starts them as a core endpoint would, which is faster and works as root. Of a
+            submit's `user_endpoint_config` a core endpoint's template here reads only `setup`.
         keep_pid_file: Leave the PID file of a killed user endpoint alone, so that the real
             endpoint refuses to start again for three heartbeats
             (globus_compute_endpoint/cli.py, `_pidfile_check`).

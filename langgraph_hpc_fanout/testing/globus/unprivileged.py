@@ -38,7 +38,7 @@ class Account:
     def choose(cls, folder: Path) -> Account:
         """Ourselves, or `nobody` if we are root.
 
-        An interpreter under /root cannot be executed by others. Then the machine's own Python
+        An interpreter in root's home cannot be executed by others. Then the machine's own Python
         of the same minor version takes its place, with the packages of this one, and if those
         cannot be read either, with a copy of them.
 
