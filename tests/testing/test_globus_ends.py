@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
@@ -74,13 +76,18 @@ def test_everything_ends_with_the_process_that_started_it(host_too):
     with subprocess.Popen(
         [sys.executable, "-c", _DOOMED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as doomed:
-        host = int(doomed.stdout.readline().split()[0])
+        host, folder = doomed.stdout.readline().split()
+        host = int(host)
         everybody = [*whole(host), *whole(doomed.pid)[:1]]
         if host_too:
             os.kill(host, signal.SIGKILL)
         doomed.kill()
     # A killed host can reap nobody; whoever adopts its children may take a while over that.
     eventually(lambda: not [process for process in left(everybody) if process.state != "Z"])
+    if host_too:
+        shutil.rmtree(folder)
+    else:
+        assert not Path(folder).exists()
 
 
 def test_two_stacks_run_side_by_side():

@@ -289,9 +289,8 @@ def test_an_idle_user_endpoint_stops_and_is_revived_if_it_was_asked_for(stack, e
     executor = executor_at(other)
     pid, _ = executor.submit(where).result(PATIENCE)
     assert executor.submit(where).result(PATIENCE)[0] == pid
-    eventually(
-        lambda: stack.worker_pids(other) == [] and stack_pid(stack, other) not in {pid, None}
-    )
+    assert stack.worker_pids(other) == []
+    eventually(lambda: stack.user_endpoint_pid_of(other) not in {pid, None})
 
 
 def test_a_client_may_log_in_with_credentials(stack, monkeypatch):

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -117,11 +118,12 @@ class Host:
             await asyncio.sleep(_TICK)
 
     async def stop(self) -> None:
-        """End everything that was started."""
+        """End everything that was started, and remove its files."""
         if self._runner is not None:
             await self._runner.cleanup()
         end_all(lambda: descendants(os.getpid()))
         bury_all(os.getpid())
+        shutil.rmtree(self._spec.folder, ignore_errors=True)
 
     def _begin(self, settings: EndpointSettings) -> str:
         endpoint_id = new_id()
@@ -269,6 +271,7 @@ async def _run(spec: HostSpec) -> None:
     except Exception as error:  # noqa: BLE001 - told to whoever started us
         _log.exception("The stack did not start.")
         _say({"error": f"{type(error).__name__}: {error}"})
+        await over.wait()  # the logs are still to be read
     finally:
         for task in work:
             task.cancel()
