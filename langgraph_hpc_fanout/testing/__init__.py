@@ -1,7 +1,7 @@
 """For users, too: fake and small real servers, virtual time, the endpoint conformance suite.
 
-`FakeFleet`, `scripted` and `LocalLLM` resolve when they are first used: they need packages of
-their extras.
+`FakeFleet`, `scripted`, `LocalLLM` and `GlobusStack` resolve when they are first used: they
+need packages of their extras.
 """
 
 from __future__ import annotations
@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langgraph_hpc_fanout.testing.fleet import FakeFleet, scripted
+    from langgraph_hpc_fanout.testing.globus import GlobusStack
     from langgraph_hpc_fanout.testing.local_llm import LocalLLM
 
-_HOMES = {"FakeFleet": "fleet", "LocalLLM": "local_llm", "scripted": "fleet"}
+_HOMES = {
+    "FakeFleet": "fleet",
+    "GlobusStack": "globus",
+    "LocalLLM": "local_llm",
+    "scripted": "fleet",
+}
 
-__all__ = ["FakeFleet", "LocalLLM", "scripted"]
+__all__ = ["FakeFleet", "GlobusStack", "LocalLLM", "scripted"]
 
 
 def __getattr__(name: str) -> Any:

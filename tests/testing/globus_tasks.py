@@ -24,6 +24,13 @@ def nap(seconds):
     return seconds
 
 
+def wait_in(folder):
+    """Tell who we are in a file, and wait for the file `go`."""
+    Path(folder, str(os.getpid())).touch()
+    while not Path(folder, "go").exists():
+        time.sleep(0.05)
+
+
 def length(text):
     return len(text)
 

@@ -221,7 +221,7 @@ def test_an_endpoint_is_offline_while_it_is_paused(stack, executor):
 def test_a_failed_start_fails_its_tasks(stack, executor_at):
     executor = executor_at(user_endpoint_config={"workers": 1})
     stack.service.inject("start_fails")
-    with pytest.raises(TaskExecutionFailed, match="SystemExit. 78"):
+    with pytest.raises(TaskExecutionFailed, match="SystemExit"):
         executor.submit(double, 1).result(PATIENCE)
     assert executor.submit(where).result(PATIENCE)[0] != stack.user_endpoint_pid
     assert stack.service.record().starts == 2
@@ -266,6 +266,31 @@ def test_a_killed_user_endpoint_starts_with_the_next_submit(stack, executor):
     pid, _ = executor.submit(where).result(PATIENCE)
     assert pid == stack.user_endpoint_pid != killed
     assert not lost.done()
+
+
+def test_a_pid_file_keeps_a_killed_user_endpoint_from_starting_again(stack, executor_at):
+    other = stack.add_endpoint("threads", 1, keep_pid_file=True)
+    executor = executor_at(other)
+    assert stack.kill_user_endpoint(other)
+    with pytest.raises(TaskExecutionFailed, match="SystemExit"):
+        executor.submit(pow, 2, 3).result(PATIENCE)
+    (log,) = [
+        p
+        for name, p in stack.logs().items()
+        if name.endswith("endpoint.log")
+        and "Another instance of this endpoint is running" in p.read_text()
+    ]
+    assert log.exists()
+
+
+def test_an_idle_user_endpoint_stops_and_is_revived_if_it_was_asked_for(stack, executor_at):
+    """As it runs while the second task comes, nobody else would start it again."""
+    other = stack.add_endpoint("threads", 1, idle_stop=1, env={"PYTHONPATH": FOLDER})
+    executor = executor_at(other)
+    pid, _ = executor.submit(where).result(PATIENCE)
+    assert executor.submit(where).result(PATIENCE)[0] == pid
+    assert stack.worker_pids(other) == []
+    eventually(lambda: stack.user_endpoint_pid_of(other) not in {pid, None})
 
 
 def test_a_client_may_log_in_with_credentials(stack, monkeypatch):

@@ -22,6 +22,7 @@ from typing import Literal
 
 LOOPBACK = "127.0.0.1"
 _VARIABLE = "HPC_FANOUT_RABBITMQ"
+MACHINE = Path("/")
 _REPLY = "@reply "
 
 User = Literal["service", "endpoint", "sdk"]
@@ -89,8 +90,8 @@ class Installation:
             RabbitMQMissingError: If there is none.
         """
         copy = Path(os.environ.get(_VARIABLE) or Path(sys.prefix, "opt", "rabbitmq")).absolute()
-        emulators = _in_any((copy, Path("/")), "usr/lib/erlang/erts-*/bin/erlexec")
-        servers = _in_any((copy, Path("/")), "usr/lib/rabbitmq/lib/rabbitmq_server-*")
+        emulators = _in_any((copy, MACHINE), "usr/lib/erlang/erts-*/bin/erlexec")
+        servers = _in_any((copy, MACHINE), "usr/lib/rabbitmq/lib/rabbitmq_server-*")
         if not emulators or not servers:
             raise RabbitMQMissingError
         libraries = (*copy.glob("usr/lib/*-linux-gnu*"), *copy.glob("lib/*-linux-gnu*"))
@@ -198,7 +199,8 @@ class Broker:
 
     def _prepare(self) -> None:
         plugins = self._folder / "plugins"
-        plugins.mkdir(parents=True)
+        self._folder.mkdir(mode=0o700, parents=True)  # the accounts' password is in it
+        plugins.mkdir()
         for folder in self._installation.plugins():
             (plugins / folder.name).symlink_to(folder)
         # Erlang terms, not rabbitmq.conf: translating that takes a second of every start.
@@ -263,6 +265,7 @@ class Broker:
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder),
             "RABBITMQ_LOGS": str(self.log),
+            "RABBITMQ_LOG": "warning",
             "RABBITMQ_PID_FILE": str(folder / "pid"),
         }
 

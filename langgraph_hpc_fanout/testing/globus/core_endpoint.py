@@ -124,6 +124,10 @@ class CoreEndpoint:
     def heartbeat(self) -> None:
         """It sends its own."""
 
+    def revive(self) -> int:
+        """It does so itself."""
+        return 0
+
     def _user_endpoints(self) -> list[Process]:
         everybody = descendants(self._process.pid) if self._process else []
         return [process for process in everybody if process.state != "Z"]
@@ -136,7 +140,7 @@ class CoreEndpoint:
         core = {
             "display_name": "stack",
             "local_compute_services": True,
-            "heartbeat_period": self._settings.heartbeat,
+            "heartbeat_period": self._settings.real_heartbeat,
         }
         if self._settings.allowed_functions is not None:
             core["allowed_functions"] = list(self._settings.allowed_functions)

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -35,6 +36,7 @@ from langgraph_hpc_fanout.testing.globus.broker import (
 from langgraph_hpc_fanout.testing.globus.core_endpoint import CoreEndpoint
 from langgraph_hpc_fanout.testing.globus.processes import (
     adopt_orphans,
+    bury_all,
     descendants,
     end_all,
     reap_orphans,
@@ -112,13 +114,16 @@ class Host:
             for endpoint_id, keeper in self._keepers.items():
                 if endpoint_id in self._service.starters:
                     keeper.heartbeat()
+                    self._service.record.starts += keeper.revive()
             await asyncio.sleep(_TICK)
 
     async def stop(self) -> None:
-        """End everything that was started."""
+        """End everything that was started, and remove its files."""
         if self._runner is not None:
             await self._runner.cleanup()
         end_all(lambda: descendants(os.getpid()))
+        bury_all(os.getpid())
+        shutil.rmtree(self._spec.folder, ignore_errors=True)
 
     def _begin(self, settings: EndpointSettings) -> str:
         endpoint_id = new_id()
@@ -266,6 +271,7 @@ async def _run(spec: HostSpec) -> None:
     except Exception as error:  # noqa: BLE001 - told to whoever started us
         _log.exception("The stack did not start.")
         _say({"error": f"{type(error).__name__}: {error}"})
+        await over.wait()  # the logs are still to be read
     finally:
         for task in work:
             task.cancel()
@@ -306,7 +312,3 @@ def main() -> None:
     logging.getLogger("pika").setLevel(logging.WARNING)
     adopt_orphans()
     asyncio.run(_run(spec))
-
-
-if __name__ == "__main__":
-    main()

@@ -113,3 +113,13 @@ def reap_orphans(parent: int, own: Collection[int]) -> None:
         if process.parent == parent and process.state == "Z" and process.pid not in own:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process.pid, os.WNOHANG)
+
+
+def bury_all(parent: int, patience: float = 10.0) -> None:
+    """Wait for all children, killed ones and adopted ones; for the very end."""
+    deadline = time.monotonic() + patience
+    while descendants(parent) and time.monotonic() < deadline:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.01)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from unittest.mock import patch
@@ -15,14 +16,16 @@ from unittest.mock import patch
 
 def main(service_url: str, name: str, endpoint_id: str) -> None:
     """Configure the endpoint under an id that the service knows, then run it until it ends."""
-    from globus_compute_endpoint.cli import cli_run  # noqa: PLC0415 - after the arguments
+    program = shutil.which("globus-compute-endpoint") or ""
+    sys.argv = [program]  # cli.py takes it apart while it is imported, and wants a path there
+    from globus_compute_endpoint.cli import cli_run  # noqa: PLC0415
     from globus_compute_sdk.sdk import client  # noqa: PLC0415
 
     patch.object(client, "get_web_service_url", lambda _name=None: service_url).start()
     files = {"core-config": "core.yaml", "schema-config": "schema.json"}
     files["template-config"] = "template.yaml.j2"
     given = [f"--{option}={Path(file).resolve()}" for option, file in files.items()]
-    sys.argv = ["globus-compute-endpoint", "configure", *given, name]
+    sys.argv = [program, "configure", *given, name]
     try:
         cli_run()
     except SystemExit as end:
@@ -30,7 +33,7 @@ def main(service_url: str, name: str, endpoint_id: str) -> None:
             raise
     home = Path(os.environ["GLOBUS_COMPUTE_USER_DIR"], name)
     (home / "endpoint.json").write_text(json.dumps({"endpoint_id": endpoint_id}))
-    sys.argv = ["globus-compute-endpoint", "start", name]
+    sys.argv = [program, "start", name]
     cli_run()
 
 

@@ -18,6 +18,10 @@ EngineName = Literal["htex", "threads", "processes"]
 | `processes` | ProcessPoolEngine | processes |
 """
 
+_SHORTEST_HEARTBEAT = 5.0
+_LOST_BLOCK = 20
+"""Seconds of silence after which HTEX takes a block for lost; its default is 120."""
+
 _ENGINES = frozenset(get_args(EngineName))
 
 
@@ -38,14 +42,17 @@ class EndpointSettings:
         max_idletime: Seconds after which an idle block above `min_blocks` is given up.
         worker_init: Shell commands before a block's workers start.
         retries: Times that a task is tried again after its worker was lost.
-        heartbeat: Seconds between two heartbeats of the endpoint (Globus Compute: 30).
+        heartbeat: Seconds between two heartbeats of the endpoint that the stack stands in for.
+            Real ones have no less than 5 s, whatever is asked for
+            (globus_compute_endpoint/endpoint/config/config.py, `MINIMUM_HEARTBEAT`).
         idle_stop: Idle heartbeats after which the user endpoint stops; 0 is never.
         allowed_functions: Ids of the only functions that it runs; None lets all run.
         env: Variables for the user endpoint and so for its workers, such as PYTHONPATH.
         setup: Shell commands before the user endpoint starts; if they fail, so does it.
         engine_options: More settings of the engine, as in `user_config_template.yaml.j2`.
         core: Run a real core endpoint, which forks the user endpoints itself. Without it the
-            stack starts them as a core endpoint would, which is faster and works as root.
+            stack starts them as a core endpoint would, which is faster and works as root. Of a
+            submit's `user_endpoint_config` a core endpoint's template here reads only `setup`.
         keep_pid_file: Leave the PID file of a killed user endpoint alone, so that the real
             endpoint refuses to start again for three heartbeats
             (globus_compute_endpoint/cli.py, `_pidfile_check`).
@@ -81,6 +88,11 @@ class EndpointSettings:
         if self.workers < 1:
             raise ValueError(f"An endpoint needs a worker; workers={self.workers!r} is too few.")
 
+    @property
+    def real_heartbeat(self) -> float:
+        """Seconds between two heartbeats of a real endpoint."""
+        return max(_SHORTEST_HEARTBEAT, self.heartbeat)
+
     def changed(self, user_endpoint_config: Mapping[str, Any]) -> EndpointSettings:
         """These settings with what a submit's `user_endpoint_config` says.
 
@@ -104,7 +116,7 @@ def endpoint_config(settings: EndpointSettings) -> str:
     (`UserEndpointConfig`).
     """
     config: dict[str, Any] = {
-        "heartbeat_period": settings.heartbeat,
+        "heartbeat_period": settings.real_heartbeat,
         "idle_heartbeats_soft": settings.idle_stop,
         "engine": _engine(settings) | dict(settings.engine_options),
     }
@@ -125,6 +137,9 @@ def _engine(settings: EndpointSettings) -> dict[str, Any]:
         "max_workers_per_node": settings.workers,
         "prefetch_capacity": settings.prefetch,
         "max_retries_on_system_failure": settings.retries,
+        # Whole seconds; after one such period a lost worker is noticed, and not after 30 s.
+        "heartbeat_period": max(1, round(settings.heartbeat)),
+        "heartbeat_threshold": _LOST_BLOCK,
         "job_status_kwargs": {
             "strategy": settings.strategy,
             "strategy_period": settings.strategy_period,

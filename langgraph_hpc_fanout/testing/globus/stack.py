@@ -27,7 +27,7 @@ from langgraph_hpc_fanout.testing.globus.settings import EndpointSettings, Engin
 if TYPE_CHECKING:
     from globus_compute_sdk import Client
 
-_HOST = "langgraph_hpc_fanout.testing.globus.host"
+_HOST = "langgraph_hpc_fanout.testing.globus.run_host"
 _SDK = "globus_compute_sdk.sdk.executor"
 _TAIL = 3000
 _STOP_PATIENCE = 20.0
@@ -177,8 +177,7 @@ class GlobusStack:
     @property
     def user_endpoint_pid(self) -> int | None:
         """The process of the first endpoint's user endpoint; None while it does not run."""
-        pid: int | None = self._pids(None, {})["user_endpoint"]
-        return pid
+        return self.user_endpoint_pid_of()
 
     def client(self) -> Client:
         """A client of the real SDK that needs no log-in."""
@@ -201,6 +200,15 @@ class GlobusStack:
         endpoint_id: str = self.service.call("add_endpoint", **wanted.to_json())
         self._live().endpoints.append(endpoint_id)
         return endpoint_id
+
+    def user_endpoint_pid_of(
+        self,
+        endpoint_id: str | None = None,
+        user_endpoint_config: Mapping[str, Any] | None = None,
+    ) -> int | None:
+        """The process of any user endpoint; None while it does not run."""
+        pid: int | None = self._pids(endpoint_id, user_endpoint_config or {})["user_endpoint"]
+        return pid
 
     def worker_pids(
         self,

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 _PROGRAM = "globus-compute-endpoint"
-_TRIAL = "import globus_compute_endpoint.cli, pyprctl"
+# cli.py takes the program's name apart while it is imported, and wants a path there.
+_TRIAL = "import sys; sys.argv[0] = '/a/program'; import globus_compute_endpoint.cli, pyprctl"
 _TRIAL_TIME = 60.0
+_LET_THROUGH = 0o011
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Account:
     def choose(cls, folder: Path) -> Account:
         """Ourselves, or `nobody` if we are root.
 
-        An interpreter under /root cannot be executed by others. Then the machine's own Python
+        An interpreter in root's home cannot be executed by others. Then the machine's own Python
         of the same minor version takes its place, with the packages of this one, and if those
         cannot be read either, with a copy of them.
 
@@ -60,15 +62,14 @@ class Account:
         )
 
     def own(self, folder: Path) -> None:
-        """Give a folder, and what is in it, to the user; let it be reached."""
+        """Give a folder, and what is in it, to the user; the two above it let through."""
         if not self.identity:
             return
+        user, group = self.identity["user"], self.identity["group"]
         for path in [folder, *folder.rglob("*")]:
-            user, group = self.identity["user"], self.identity["group"]
             os.chown(path, user, group, follow_symlinks=False)
-        for parent in folder.parents:
-            if parent.stat().st_mode & 0o011 != 0o011 and parent.is_relative_to("/tmp"):  # noqa: S108
-                parent.chmod(parent.stat().st_mode | 0o011)
+        for parent in list(folder.parents)[:2]:
+            parent.chmod(parent.stat().st_mode | _LET_THROUGH)
 
     def _works(self) -> bool:
         command = [*self.python, "-c", _TRIAL]
@@ -91,9 +92,10 @@ class Account:
         folder.mkdir(parents=True)
         program = folder / _PROGRAM
         program.write_text(
-            f"#!/bin/sh\nexec {self.python[0]} -c "
-            "'import sys; from globus_compute_endpoint.cli import cli_run;"
-            f' sys.argv[0] = "{_PROGRAM}"; sys.exit(cli_run())\' "$@"\n'
+            f"#!{self.python[0]}\n"
+            "import sys\n"
+            "from globus_compute_endpoint.cli import cli_run\n"
+            "sys.exit(cli_run())\n"
         )
         program.chmod(0o755)
         path = os.pathsep.join([str(folder), os.environ.get("PATH", os.defpath)])

@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from langgraph_hpc_fanout.testing.globus.processes import (
 )
 from langgraph_hpc_fanout.testing.globus.service.service import FAILING_SETUP, Service
 from langgraph_hpc_fanout.testing.globus.settings import EndpointSettings, endpoint_config
+
+_GRACE = 30.0
+"""Seconds (`mu_child_ep_grace_period_s` of a core endpoint's configuration)."""
 
 _SPAWNED = "spawn_main"
 _WORKER_POOL = "-m parsl.executors.high_throughput.process_worker_pool"
@@ -73,6 +77,11 @@ class UserEndpoint:
         """Whether it runs."""
         return self._process.poll() is None
 
+    @property
+    def stopped_well(self) -> bool:
+        """Whether it ended by itself, and not by a failure or a signal."""
+        return self._process.poll() == 0
+
     def feed(self, credentials: Mapping[str, Any]) -> None:
         """Tell it what to do and where the broker is."""
         given: dict[str, Any] = {
@@ -116,6 +125,7 @@ class UserEndpoints:
         self._settings = settings
         self._folder = folder
         self._running: dict[str, UserEndpoint] = {}
+        self._asked: dict[str, tuple[float, Mapping[str, Any]]] = {}
         self._paused = False
 
     def prepare(self, user_endpoint_id: str) -> UserEndpoint:
@@ -135,7 +145,9 @@ class UserEndpoints:
     def start(self, user_endpoint_id: str, submitted: Mapping[str, Any]) -> bool:
         """Start one that does not run; what an earlier one left behind goes first."""
         running = self._running.get(user_endpoint_id)
-        if running is not None and running.alive:
+        failed = self._service.start_failures.pop(user_endpoint_id, None)
+        if running is not None and running.alive and failed is None:
+            self._asked[user_endpoint_id] = (time.monotonic(), submitted)
             return False
         if running is not None:
             running.clear_away()
@@ -180,6 +192,21 @@ class UserEndpoints:
         if not self._paused:
             period = self._settings.heartbeat
             self._service.endpoint(self._endpoint_id).heartbeat({"heartbeat_period": period})
+
+    def revive(self) -> int:
+        """Start again what stopped by itself just when it was asked for; returns how many.
+
+        A core endpoint does so, too (globus_compute_endpoint/endpoint/core_endpoint.py,
+        `_revive_child`).
+        """
+        ended = [name for name, running in self._running.items() if not running.alive]
+        asked = {name: self._asked.pop(name) for name in ended if name in self._asked}
+        revived = 0
+        for name, (moment, submitted) in asked.items():
+            fresh = time.monotonic() - moment < _GRACE
+            if fresh and self._running[name].stopped_well:
+                revived += self.start(name, submitted)
+        return revived
 
     def _all(self) -> list[Process]:
         pids = [running.pid for running in self._running.values() if running.alive]
