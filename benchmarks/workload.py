@@ -20,10 +20,10 @@ def molecules(count: int) -> list[Item]:
     return [{"smiles": f"CC(C)C{number}"} for number in range(count)]
 
 
-def fleet(latency: float, answer: str | None = None) -> FakeFleet:
+def fleet(latency: float, answer: str | None = None, endpoints: int = ENDPOINTS) -> FakeFleet:
     """Endpoints that serve 1,000 requests at once, in one process beside those measured."""
     return FakeFleet(
-        ENDPOINTS,
+        endpoints,
         processes=1,
         record="counts",
         models=(MODEL,),

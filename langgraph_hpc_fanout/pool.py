@@ -137,7 +137,7 @@ class Pool:
         if self._scheduler is None or self._scheduler.loop is not loop:
             if self._finalizer is not None:
                 self._finalizer.detach()
-            _allow_connections(sum(each.limits.concurrency for each in self.endpoints))
+            _allow_connections(sum(map(_connections, self.endpoints)))
             self._scheduler = scheduler = Scheduler(self.endpoints)
             self._calls = {}
             dispatch = dispatch_loop()
@@ -165,6 +165,11 @@ def _endpoint(given: str | Endpoint) -> Endpoint:
         f"A pool takes URLs and endpoints, not {type(given).__name__}; "
         "see langgraph_hpc_fanout.Endpoint for what an endpoint has."
     )
+
+
+def _connections(endpoint: Endpoint) -> int:
+    """Most connections of its own; what queues somewhere else is worked on somewhere else."""
+    return 0 if endpoint.bundling.queues else endpoint.limits.concurrency
 
 
 def _allow_connections(wanted: int) -> None:

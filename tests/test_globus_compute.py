@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import random
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from globus_compute import QUICK, endpoint_of, quiet_sdk, throttled
@@ -30,6 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket"),
     pytest.mark.filterwarnings("ignore:\\s*Environment differences"),
 ]
+NODE_TASKS = str(Path(__file__).parent / "endpoints" / "globus_compute")
 SOLUBLE = Prompt("Is {smiles} soluble?", max_tokens=64)
 
 
@@ -46,7 +50,7 @@ def outcomes_of(endpoints, count, **fan_out):
 @pytest.fixture(scope="module")
 def stack():
     quiet_sdk()
-    with GlobusStack("htex", workers=2) as stack:
+    with GlobusStack("htex", workers=2, env={"PYTHONPATH": NODE_TASKS}) as stack:
         yield stack
 
 
@@ -149,6 +153,33 @@ def test_a_kill_in_the_middle(stack, fleet, pool_over, victim):
     assert 1 <= len(again) <= traffic.resent
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_many_kills(stack, fleet, pool_over):
+    """A worker or the whole user endpoint every few seconds, for as long as the run takes."""
+    endpoint = endpoint_of(stack, fleet, window=16, bundle_seconds=2.0)
+    over, kills = threading.Event(), []
+
+    def kill():
+        rng = random.Random(4)
+        while not over.wait(rng.uniform(2, 6)):
+            act = rng.choice([stack.kill_worker, stack.kill_user_endpoint])
+            with contextlib.suppress(RuntimeError):  # there is none at the moment
+                kills.append(act())
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    try:
+        retry = Retry(base=0.05, attempts=50)
+        outcomes = outcomes_of(pool_over([endpoint]), 3_000, retry=retry)
+    finally:
+        over.set()
+        killing.join()
+    traffic = endpoint.traffic
+    assert len(kills) >= 3
+    assert traffic.requests == 3_000 + traffic.resent
+
+
 @pytest.mark.parametrize("side", ["sdk", "endpoint", "all"])
 def test_connections_that_drop_in_the_middle(stack, fleet, pool_over, side):
     endpoint = endpoint_of(stack, fleet, window=16, bundle_seconds=2.0)
@@ -193,6 +224,27 @@ def test_globus_compute_and_a_url_in_one_pool(stack, fleet, pool_over):
     url = OpenAIEndpoint(fleet.urls[0], name="url", limits=Limits(concurrency=8))
     outcomes = outcomes_of(pool_over([node, url]), 1_000)
     assert {each["endpoint"] for each in outcomes} == {"node", "url"}
+
+
+def test_an_item_that_kills_its_worker_takes_few_others_along(stack, fleet, pool_over):
+    endpoint = endpoint_of(stack, fleet, window=64)
+    items = [f"C{number}" for number in range(400)]
+    items[117] = "poison"
+    graph = build(
+        pool_over([endpoint]),
+        task="node_tasks:may_kill",
+        version="1",
+        retry=Retry(base=0.05, attempts=4),
+        reduce={"reducer": reducers.outcomes},
+    )
+    outcomes = graph.invoke({"molecules": items})["predictions"]
+    failed = [each for each in outcomes if not each["ok"]]
+    assert outcomes[117] in failed
+    assert len(failed) <= 8
+    assert all(each["error"]["kind"] == "transient" for each in failed)
+    good = [each for each in outcomes if each["ok"]]
+    assert all(each["value"] == items[each["index"]] for each in good)
+    assert any(each["attempts"] > 1 for each in good)
 
 
 def test_a_cancelled_run_waits_for_nothing(stack, fleet, pool_over):

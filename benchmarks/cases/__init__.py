@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
-from benchmarks.cases import fleet, imports, in_flight, overhead, scaling, tasks, width
+from benchmarks.cases import fleet, globus, imports, in_flight, overhead, scaling, tasks, width
 from benchmarks.findings import Findings, Scale
 
-_MODULES: tuple[ModuleType, ...] = (overhead, tasks, scaling, width, in_flight, imports, fleet)
+_MODULES: tuple[ModuleType, ...] = (
+    overhead,
+    tasks,
+    scaling,
+    width,
+    in_flight,
+    imports,
+    globus,
+    fleet,
+)
 
 CASES: Mapping[str, Callable[[Scale], Findings]] = {
     module.__name__.rpartition(".")[2]: module.run for module in _MODULES

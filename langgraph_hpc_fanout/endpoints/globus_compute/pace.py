@@ -20,6 +20,10 @@ _FEWEST = 4
 _FORGOTTEN = 300.0
 """Seconds after which a worker that was not heard of does not count."""
 _LINGER = 0.05
+_ROUND_TRIP = 1.5
+"""Seconds from the end of a bundle to the beginning of the one that takes its place at the
+endpoint: the endpoint and the SDK each look for results twice a second. Shorter bundles would let
+a worker run out of them."""
 
 
 class Pace:
@@ -68,12 +72,18 @@ class Pace:
         bundles = max(_FEWEST, _OUTSTANDING * self.workers)
         return Bundling(
             max_items=self._most(),
-            window=self._window,
+            window=self._enough(),
             workers=max(self.workers, bundles // _OUTSTANDING),
             max_bundles=bundles,
             linger=_LINGER,
             queues=True,
         )
+
+    def _enough(self) -> int:
+        """Requests below which a bundle, while others wait, keeps its worker too short a time."""
+        if self._seconds is None:
+            return self._window
+        return min(self._most(), max(self._window, int(_ROUND_TRIP / max(self._seconds, 1e-6))))
 
     def _most(self) -> int:
         most = _FIRST * self._window

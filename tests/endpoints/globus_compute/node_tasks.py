@@ -21,3 +21,9 @@ async def ask(item, client, model):
 def sleep(item):
     time.sleep(item)
     return item
+
+
+def may_kill(item):
+    if item == "poison":
+        os.kill(os.getpid(), 9)
+    return item

@@ -30,6 +30,15 @@ def test_a_small_bundle_is_not_taken_for_a_slow_one():
     assert pace.bundling().max_items == before
 
 
+def test_a_bundle_keeps_its_worker_until_the_next_can_be_there():
+    pace = Pace(window=64, workers=2, seconds=60.0)
+    pace.learn("a", 640, 2.0, 10_000, now=1.0)  # 320 a second
+    assert pace.bundling().window == 480
+    pace = Pace(window=64, workers=2, seconds=60.0)
+    pace.learn("a", 640, 640.0, 10_000, now=1.0)
+    assert pace.bundling().window == 60
+
+
 def test_large_answers_make_small_bundles():
     pace = Pace(window=64, workers=2, seconds=60.0)
     pace.learn("a", 100, 0.1, 100 * 70_000, now=1.0)
