@@ -145,20 +145,26 @@ class Submitter:
 
     def put(self, parcel: Parcel) -> None:
         """Submit a bundle soon."""
-        self._jobs.put(parcel)
+        if self._ended.is_set():
+            parcel.fail(self._trouble.closed())
+        else:
+            self._jobs.put(parcel)
 
     def ask(self, question: Callable[[Service], T]) -> asyncio.Future[T]:
         """Ask the service something, on the thread."""
         answer: Future[T] = Future()
 
         def job() -> None:
-            self._ended.wait(self._quota.reserve(time.monotonic()))
             try:
+                self._wait_for_turn()
                 answer.set_result(question(self._service()[0]))
             except BaseException as error:  # noqa: BLE001 - told to who asked
                 answer.set_exception(error)
 
-        self._jobs.put(job)
+        if self._ended.is_set():
+            answer.set_exception(self._trouble.closed())
+        else:
+            self._jobs.put(job)
         return asyncio.wrap_future(answer)
 
     @property
@@ -185,14 +191,31 @@ class Submitter:
                 self._submit(self._gather(job))
             elif job is not None:
                 job()
+        self._drain()
         if self._connection is not None:
             self._connection[0].close()
         self.ended.set_result(None)
 
+    def _drain(self) -> None:
+        """Whoever still waits for something of this thread is told that it has ended."""
+        while (parcel := self._next_parcel()) is not None:
+            parcel.fail(self._trouble.closed())
+
+    def _wait_for_turn(self) -> None:
+        """Wait until the service takes one more request.
+
+        Raises:
+            ParcelError: If the thread is to end.
+        """
+        self._ended.wait(self._quota.reserve(time.monotonic()))
+        if self._ended.is_set():
+            raise self._trouble.closed()
+
     def _gather(self, first: Parcel) -> list[Parcel]:
         """Wait for a turn, and take along what has come until then."""
         self._ended.wait(_GATHER_SECONDS)
-        self._ended.wait(self._quota.reserve(time.monotonic()))
+        with contextlib.suppress(ParcelError):  # it is put aside then, and told
+            self._wait_for_turn()
         group, size = [first], first.size
         while len(group) < _MOST_TASKS and (parcel := self._next_parcel()) is not None:
             if size + parcel.size > self._most_bytes:
@@ -206,10 +229,12 @@ class Submitter:
         if self._held:
             return self._held.popleft()
         with contextlib.suppress(queue.Empty):
-            while (job := self._jobs.get_nowait()) is not None:
+            while True:
+                job = self._jobs.get_nowait()
                 if isinstance(job, Parcel):
                     return job
-                job()
+                if job is not None:
+                    job()
         return None
 
     def _submit(self, group: Sequence[Parcel]) -> None:
@@ -219,13 +244,16 @@ class Submitter:
         try:
             service, function_id = self._service()
         except Exception as error:  # noqa: BLE001 - told to who waits
-            for parcel in group:
-                parcel.fail(self._trouble.of_connecting(error))
+            _fail(group, self._trouble.of_connecting(error))
             return
         self.submits += 1
         for parcel in group:
             parcel.attempts += 1
-        submitted = service.submit(function_id, [parcel.payload for parcel in group])
+        try:
+            submitted = service.submit(function_id, [parcel.payload for parcel in group])
+        except Exception as error:  # noqa: BLE001 - the thread must live on, whatever the SDK does
+            _fail(group, self._trouble.of_submit(error))
+            return
         self._sort(group, submitted)
 
     def _sort(self, group: Sequence[Parcel], submitted: Sequence[Submitted]) -> None:
@@ -282,3 +310,8 @@ class Submitter:
             parcel.fail(self._trouble.of_task(again))
             return
         self._expect(parcel, future)
+
+
+def _fail(parcels: Sequence[Parcel], error: ParcelError) -> None:
+    for parcel in parcels:
+        parcel.fail(error)
