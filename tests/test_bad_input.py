@@ -195,7 +195,11 @@ def test_a_url_that_is_none(url):
 
 def test_what_a_fan_out_takes(pool):
     cases = [
-        (TypeError, {"task": "Is {smiles}?"}, "a Runnable or a function of the item, not str"),
+        (ValueError, {"task": "Is {smiles}?"}, "A question to a model is a Prompt"),
+        (TypeError, {"task": 3}, "a Runnable or a function of the item, not int"),
+        (TypeError, {"task": "lab:dock", "pool": None}, "a function on the HPC side needs to know"),
+        (ValueError, {"task": "lab:dock", "task_concurrency": 2}, "is set by window= of the"),
+        (ValueError, {"task": "lab:dock", "trace": 2}, "is for a Prompt"),
         (TypeError, {"pool": "http://127.0.0.1:9"}, r"pool=\.\.\.\) takes a Pool, not str"),
         (TypeError, {"journal": "runs"}, "takes a Journal, not str"),
         (ValueError, {"shard_size": 0}, "must be 'auto' or at least 1"),

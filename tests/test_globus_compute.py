@@ -147,10 +147,14 @@ def test_a_kill_in_the_middle(stack, fleet, pool_over, victim):
     outcomes = outcomes_of(pool_over([endpoint]), 800, retry=Retry(base=0.05))
     killing.join()
     traffic = endpoint.traffic
-    assert traffic.lost >= 1
     assert traffic.requests == 800 + traffic.resent
     again = [each for each in outcomes if each["attempts"] > 1]
-    assert 1 <= len(again) <= traffic.resent
+    assert len(again) <= traffic.resent
+    if victim == "worker":
+        assert traffic.lost >= 1
+        assert again
+    else:  # what it had not acknowledged yet is delivered to the next one, and not lost
+        assert traffic.lost >= 1 or fleet.record().arrived > 800
 
 
 @pytest.mark.slow

@@ -142,7 +142,7 @@ class Lane:
             while self._pulls:
                 if linger := self._linger():
                     await asyncio.sleep(linger)
-                bundle = self._take() if self._gate is None else await self._take_gated(self._gate)
+                bundle = await self._next()
                 if bundle is None:
                     return
                 if self._scheduler.may_have_work(self):
@@ -164,6 +164,12 @@ class Lane:
         if bundling.max_items == 1:
             return 1
         return self._factoring.size(self._scheduler.waiting(self), bundling)
+
+    async def _next(self) -> Bundle | None:
+        """What to send now, if anything; the lane may have been paused since it was asked."""
+        if self._gate is not None:
+            return await self._take_gated(self._gate)
+        return self._take() if self._pulls else None
 
     def _linger(self) -> float:
         """Seconds for which a small bundle is to wait for company."""

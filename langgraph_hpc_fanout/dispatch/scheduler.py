@@ -318,7 +318,7 @@ def _may_serve(lane: Lane, model: str) -> bool:
 
 def _why_not(lane: Lane) -> Failure:
     if lane.state is State.OPEN:
-        offered = ", ".join(sorted(lane.serves)) or "nothing"
+        offered = ", ".join(sorted(lane.serves - {FUNCTIONS})) or "nothing"
         message = f"{lane.name} does not serve it, it serves {offered}"
         return Failure("cold", message, None, False, lane.name)
     if lane.failure is not None:

@@ -16,6 +16,7 @@ from langgraph.types import Send
 
 from langgraph_hpc_fanout.dispatch.loop import is_loop_thread
 from langgraph_hpc_fanout.dispatch.retry import Retry
+from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS
 from langgraph_hpc_fanout.journal.journal import Journal
 from langgraph_hpc_fanout.nodes.arguments import check
 from langgraph_hpc_fanout.pool import Pool
@@ -148,7 +149,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         shown: dict[str, Any] = {"kind": "fan-out", "task": task.describe()}
         endpoints = () if self._plan.pool is None else self._plan.pool.endpoints
         if isinstance(task, Prompt):
-            models = sorted({model for each in endpoints for model in each.models})
+            models = sorted({model for each in endpoints for model in each.models} - {FUNCTIONS})
             shown["model"] = task.model or _listed(models) or "the pool's only model"
         elif isinstance(task, RunnableTask):
             shown["task_concurrency"] = self._plan.task_concurrency or TASK_CONCURRENCY

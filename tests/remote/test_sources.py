@@ -11,7 +11,7 @@ import pytest
 from bundles import bundle, texts
 
 from langgraph_hpc_fanout import __version__
-from langgraph_hpc_fanout.remote import source_of
+from langgraph_hpc_fanout.endpoints.globus_compute.shipping import source_of
 from langgraph_hpc_fanout.testing.fleet import echo
 
 # A worker: for every task it executes the text in an empty namespace and calls the function.
@@ -30,7 +30,7 @@ json.dump(results, sys.stdout)
 def in_a_worker(ship, bundles, *flags, **options):
     done = subprocess.run(
         [sys.executable, *flags, "-W", "error", "-c", WORKER],
-        input=json.dumps([*source_of(ship), bundles]),
+        input=json.dumps([*reversed(source_of(ship)), bundles]),
         capture_output=True,
         text=True,
         check=False,
@@ -54,8 +54,9 @@ def test_without_any_package_and_with_connections_that_stay(fake_fleet):
 
 @pytest.mark.parametrize("ship", ["package", "source"])
 def test_texts_are_one_function_for_old_pythons(ship):
-    name, text = source_of(ship)
-    (function,) = ast.parse(text, feature_version=(3, 9)).body
+    text, name = source_of(ship)
+    *before, function = ast.parse(text, feature_version=(3, 9)).body
+    assert all(isinstance(each, ast.Expr | ast.ImportFrom) for each in before)
     assert isinstance(function, ast.FunctionDef)
     assert function.name == name
     assert not function.decorator_list

@@ -15,6 +15,8 @@ _LOGIN = (
     "GLOBUS_COMPUTE_CLIENT_ID and GLOBUS_COMPUTE_CLIENT_SECRET, or give the endpoint a client= "
     "or an authorizer="
 )
+_PASSING = (429, *range(500, 600))
+"""Statuses that say nothing of who we are."""
 
 
 def client_from(authorizer: GlobusAuthorizer | None) -> Client:
@@ -42,5 +44,7 @@ def _stored_authorizer() -> GlobusAuthorizer:
     except NetworkError:
         raise
     except (GlobusAPIError, ValueError) as error:
+        if isinstance(error, GlobusAPIError) and error.http_status in _PASSING:
+            raise
         # ValueError: one of the two variables is set and the other is not.
         raise CredentialError(f"Globus Auth gives no token: {error}") from None

@@ -41,6 +41,7 @@ DEFAULT_MODEL = "default"
 
 _HEADROOM = 200
 """Bytes that a request takes besides its body."""
+_BUNDLE_SECONDS = 60.0
 _SHRINK = 8
 """By how much a bundle that may have killed its worker is cut, each time."""
 
@@ -61,7 +62,8 @@ class GlobusComputeEndpoint:
         endpoint_id: The endpoint's UUID.
         url: The models' server as the node sees it: a base URL, several, or rules by which a
             worker finds the servers of its own node: `env:NAME` (a variable that holds URLs),
-            `file:PATH` (lines of host and port), `ports:8000-8007`.
+            `file:PATH` (lines of host and port), `ports:8000-8007`. FIRST's function asks its
+            own host by https, whatever the URL says but for the port.
         name: Name in logs, graphs and outcomes; by default "globus-" and the id's first part.
         model: What is served: an id, ids, or a mapping of logical names to ids. By default
             whatever the node's server lists first, under the logical name "default".
@@ -95,7 +97,8 @@ class GlobusComputeEndpoint:
         client: A `globus_compute_sdk.Client`.
         authorizer: A `globus_sdk` authorizer for the Globus Compute scope. Without both,
             GLOBUS_COMPUTE_CLIENT_ID and GLOBUS_COMPUTE_CLIENT_SECRET count, else the login that
-            is stored on this machine. There is never an interactive login.
+            is stored on this machine. There is never an interactive login (unless a client of
+            yours that was never logged in begins one).
         amqp_port: Port by which results come, 443, 5671 or 5672; by default what the service
             says.
 
@@ -130,7 +133,7 @@ class GlobusComputeEndpoint:
         workers: int | None = None,
         attempts: int = 3,
         timeout: float = 600.0,
-        bundle_seconds: float = 60.0,
+        bundle_seconds: float = _BUNDLE_SECONDS,
         bundle_deadline: float = 3600.0,
         losses: Losses = Losses(),
         api_key_env: str | None = None,
@@ -141,7 +144,8 @@ class GlobusComputeEndpoint:
     ) -> None:
         self.endpoint_id = _uuid("endpoint_id", endpoint_id)
         self.name = name or f"globus-{str(self.endpoint_id).partition('-')[0]}"
-        self._trouble = Trouble(self.name, f"The Globus Compute endpoint {self.name}")
+        where = f"The Globus Compute endpoint {self.name}"
+        self._trouble = Trouble(self.name, where, never_raises=ship != "first")
         self._function_id = None if function_id is None else _uuid("function_id", function_id)
         if client is not None and authorizer is not None:
             raise ValueError(f"{self.name} is given a client= and an authorizer=; give one.")
@@ -152,8 +156,16 @@ class GlobusComputeEndpoint:
             raise ValueError(f"{self.name} has no url=; say where the node's server is.")
         node = Node(servers, api_key_env, verify, window, attempts, timeout, bundle_deadline)
         self._shipping = _shipping(ship, node, self._trouble, function_id)
-        if ship == "first" and model is None:
-            raise ValueError(f'{self.name}: ship="first" needs model=, the id that is served.')
+        if ship == "first":
+            if model is None:
+                raise ValueError(f'{self.name}: ship="first" needs model=, the id that is served.')
+            given = Node((), api_key_env, verify, window, attempts, timeout, bundle_deadline)
+            if given != Node(()) or workers is not None or bundle_seconds != _BUNDLE_SECONDS:
+                raise ValueError(
+                    f'{self.name}: ship="first" sends one request a task to a function that is '
+                    "not ours, so window, workers, attempts, timeout, bundle_seconds, "
+                    "bundle_deadline, api_key_env and verify have no meaning; drop them."
+                )
         self._models = as_mapping(model) if model is not None else {DEFAULT_MODEL: ""}
         if not self._models:
             raise ValueError(f"{self.name} serves no model; drop model= to take what is served.")
@@ -243,7 +255,7 @@ class GlobusComputeEndpoint:
         refused: list[Reply] = []
         groups: dict[tuple[str | None, int], list[tuple[int, Request, str, int]]] = {}
         for position, request in enumerate(requests):
-            served = id_of(self.models, request.model)
+            served = id_of(self._models if request.function is None else self.models, request.model)
             size = size_of(request.body) + _HEADROOM
             if served is None:
                 message = f"{self.name} does not serve the model {request.model!r}."

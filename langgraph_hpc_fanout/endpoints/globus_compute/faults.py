@@ -19,6 +19,7 @@ _FROM_FIRST = re.compile(
 )
 """FIRST's vllm_inference_function raises a text with the server's status and body in it."""
 _FIRST_NETWORK = "Network error occurred:"
+_TIMED_OUT = re.compile(r"\b(AppTimeout|TimeoutError)\b")
 _EXCERPT = 300
 
 
@@ -54,10 +55,13 @@ class Trouble:
     Args:
         name: The endpoint's name.
         where: How the endpoint is called in messages.
+        never_raises: Whether the function that tasks call is ours, which tells failures and
+            raises none: what is raised then is about the endpoint, not about a request.
     """
 
     name: str
     where: str
+    never_raises: bool = True
 
     # -- before it is sent ----------------------------------------------------------------
 
@@ -117,6 +121,8 @@ class Trouble:
         if lost := _LOST_WORKER.search(text):
             message = f"A worker of {self.where} died under its bundle ({lost[1]})."
             return ParcelError(self._failure("transient", message), suspect=True)
+        if self.never_raises:
+            return self._of_endpoint(text)
         return ParcelError(self._of_function(text))
 
     def of_bundle(self, told: object, *, of_function: bool) -> ParcelError:
@@ -147,17 +153,28 @@ class Trouble:
         )
         return ParcelError(self._failure("transient", message))
 
+    def _of_endpoint(self, text: str) -> ParcelError:
+        """The task was never worked on: it was not permitted, the endpoint did not start."""
+        message = f"{self.where} could not run a task: {_last_line(text)}"
+        if _TIMED_OUT.search(text):
+            return ParcelError(self._failure("transient", message))
+        return ParcelError(self._failure("cold", message), broken=True)
+
     def _of_function(self, text: str) -> Failure:
         """The function raised: FIRST's own does so for every answer that is not 200."""
         if found := _FROM_FIRST.search(text):
             return failure_of(int(found[1]), found[2].encode(), self.name)
-        last = text.strip().rpartition("\n")[2][-_EXCERPT:]
+        last = _last_line(text)
         if _FIRST_NETWORK in text:
             return self._failure("overloaded", f"{self.where}: {last}")
         return self._failure("permanent", f"The function on {self.where} raised: {last}")
 
     def _failure(self, kind: FailureKind, message: str, status: int | None = None) -> Failure:
         return Failure(kind, message, status, kind not in ("permanent", "auth"), self.name)
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2][-_EXCERPT:]
 
 
 def _status(error: BaseException) -> int | None:

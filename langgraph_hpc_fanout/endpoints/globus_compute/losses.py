@@ -25,10 +25,12 @@ class Losses:
         factor: A bundle that has begun may take this many times what was predicted.
         grace: Seconds on top of that.
         unproven: Seconds that a bundle may take, once it has begun, while none has come back yet
-            that would tell how long one takes.
+            that would tell how long one takes. A worker may spend a whole `bundle_deadline`
+            waiting for a server that is still loading its model.
         silence: Seconds without any result after which an empty bundle is sent, to see whether
             anybody works; then twice as long, and so on.
-        offline: Seconds that the endpoint may be offline before what was sent earlier is lost.
+        offline: Seconds that the endpoint may be offline before everything sent to it is lost,
+            and it counts as away: other endpoints take over, or the run ends and says so.
         deadline: Seconds after which a bundle is lost whatever else is known, the time in the
             batch scheduler's queue included.
 
@@ -38,7 +40,7 @@ class Losses:
 
     factor: float = 4.0
     grace: float = 30.0
-    unproven: float = 900.0
+    unproven: float = 4_000.0
     silence: float = 60.0
     offline: float = 120.0
     deadline: float = 172_800.0
@@ -99,6 +101,7 @@ class Ledger:
     def land(self, flight: Flight, seconds: float, now: float) -> None:
         """A bundle is back, after so many seconds of work: all before it have begun."""
         self._heard, self._asked, self._patience = now, -math.inf, self._losses.silence
+        self._offline_since = None
         if flight.items:
             self._taken.append((flight.items, seconds))
         if flight not in self._flights:
@@ -142,6 +145,11 @@ class Ledger:
         elif self._offline_since is None:
             self._offline_since = now
 
+    def is_away(self, now: float) -> bool:
+        """Whether the endpoint has been offline for too long."""
+        since = self._offline_since
+        return since is not None and now > since + self._losses.offline
+
     def _end(self, flight: Flight) -> float:
         """When a bundle will have to be given up, by what is known now."""
         losses = self._losses
@@ -150,7 +158,6 @@ class Ledger:
             predicted = self.predict(flight.items)
             most = losses.unproven if predicted is None else losses.factor * predicted
             end = min(end, flight.begun + most + losses.grace)
-        offline = self._offline_since
-        if offline is not None and flight.sent <= offline:
-            end = min(end, offline + losses.offline)
+        if self._offline_since is not None:
+            end = min(end, self._offline_since + losses.offline)
         return end

@@ -18,7 +18,7 @@ _OUTSTANDING = 2
 the endpoint's provider sees that there is more to do than it has workers for."""
 _FEWEST = 4
 _FORGOTTEN = 300.0
-"""Seconds after which a worker that was not heard of does not count."""
+"""Seconds after which a worker that was not heard of does not count, unless bundles take long."""
 _LINGER = 0.05
 _ROUND_TRIP = 1.5
 """Seconds from the end of a bundle to the beginning of the one that takes its place at the
@@ -42,25 +42,32 @@ class Pace:
         self._seconds: float | None = None
         self._bytes = 0.0
         self._heard: dict[str, float] = {}
+        self._longest = 0.0
 
     def learn(self, worker: str, items: int, seconds: float, size: int, now: float) -> None:
         """A worker gave a bundle back.
 
         Args:
             worker: Which one.
-            items: Requests in the bundle.
+            items: Requests in the bundle that were answered.
             seconds: How long it worked on them.
             size: Bytes of the result.
             now: The time.
         """
         self._heard[worker] = now
-        for each in [each for each, heard in self._heard.items() if now - heard > _FORGOTTEN]:
+        self._longest = max(seconds, (1 - _SHARE) * self._longest)
+        forgotten = now - max(_FORGOTTEN, 3 * self._longest)
+        for each in [each for each, heard in self._heard.items() if heard < forgotten]:
             del self._heard[each]
-        if items >= self._window or self._seconds is None:
+        if items >= min(self._window, self._most()) or self._seconds is None:
             # A bundle below the window says how long a request takes, not how many a second.
             self._seconds = _average(self._seconds, seconds / max(items, self._window))
         if items:
             self._bytes = _average(self._bytes or None, size / items)
+
+    def too_large(self, items: int) -> None:
+        """The answers of so many requests were more than a result may hold."""
+        self._bytes = max(self._bytes, 2 * _RESULT_BYTES / items)
 
     @property
     def workers(self) -> int:
@@ -88,7 +95,8 @@ class Pace:
     def _most(self) -> int:
         most = _FIRST * self._window
         if self._seconds is not None:
-            most = int(self._target / max(self._seconds, 1e-6))
+            # A bundle below the window would leave a part of it empty all the time.
+            most = max(self._window, int(self._target / max(self._seconds, 1e-6)))
         if self._bytes:
             most = min(most, int(_RESULT_BYTES / self._bytes))
         # Bundling takes 1 to mean that there are no bundles.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 
@@ -35,6 +36,10 @@ class Quota:
             self._times.append(turn)
             return turn - now
 
+    def unlock(self) -> None:
+        """Make the lock anew, in a forked child."""
+        self._lock = threading.Lock()
+
     def _next(self, now: float) -> float:
         recent = sum(time > now - self._window for time in self._times)
         if recent < self._calls / 2:
@@ -47,3 +52,6 @@ class Quota:
 
 service_quota = Quota()
 """One for the process: the service counts by user, not by endpoint."""
+
+# A lock that another thread held when the process was forked would never be released.
+os.register_at_fork(after_in_child=service_quota.unlock)

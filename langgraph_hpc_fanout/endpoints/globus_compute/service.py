@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import os
 import threading
 import time
 import weakref
@@ -23,6 +25,9 @@ for seconds after a few small submits. `Quota` keeps the service's limit instead
 _POLL = 0.01
 _ACKNOWLEDGED_WITHIN = 300.0
 """Seconds after which a submit is taken to have failed; the SDK's own tries take some 20 s."""
+_DEAD_WITHIN = 1.0
+"""Seconds that an Executor which has stopped may take to tell its futures."""
+_ENDED_WITHIN = 15.0
 _CLOSED_WITHIN = 2.0
 """Seconds for the connection to the broker to be closed in order; it looks twice a second."""
 
@@ -66,6 +71,8 @@ class Service:
     ) -> None:
         # An Executor puts its serializer into its client, which is the user's.
         self._client = copy.copy(client)
+        # With an app, the client would log in anew, and ask a person, when the service wants more.
+        self._client.app = None
         self._endpoint_id = endpoint_id
         self._settings = settings
         self._owned = owned
@@ -95,8 +102,12 @@ class Service:
         except RuntimeError as error:  # it died since its last submit
             self._executor = None
             return [Submitted(error=error) for _ in arguments]
-        self._await_acknowledgement(futures)
+        self._await_acknowledgement(executor, futures)
         submitted = [_submitted(future, executor.task_group_id) for future in futures]
+        if Executor._default_task_group_id == executor.task_group_id:  # noqa: SLF001
+            # Else the next Executor that the user makes would share our group, and its results
+            # would be read as ours.
+            Executor._default_task_group_id = None  # noqa: SLF001
         if any(each.task_id is None for each in submitted):
             self._discard(executor)
         else:
@@ -106,8 +117,13 @@ class Service:
     def watch(self, task_id: str) -> Future[Any]:
         """Wait for a task's result anew, after the connection that would have brought it ended."""
         executor = self._living()
+        watcher = executor._get_result_watcher()  # noqa: SLF001 - no public name, as below
+        if watcher._closed or watcher._time_to_stop or watcher._cancellation_reason:  # noqa: SLF001
+            # It is about to end, and would forget what it is given now.
+            watcher.join(_ENDED_WITHIN)
+            watcher = executor._get_result_watcher()  # noqa: SLF001
         future = ComputeFuture(task_id)
-        executor._get_result_watcher().watch_for_task_results(executor, [future])  # noqa: SLF001
+        watcher.watch_for_task_results(executor, [future])
         return future
 
     def close(self) -> None:
@@ -131,6 +147,8 @@ class Service:
             self._client._compute_web_client.v3.close()  # noqa: SLF001
 
     def _living(self) -> Executor:
+        if _exiting.is_set():
+            raise RuntimeError("the interpreter is ending")
         if self._executor is None or self._executor._stopped:  # noqa: SLF001 - no public name
             self.executors += 1
             self._executor = Executor(
@@ -149,14 +167,17 @@ class Service:
     def _discard(self, executor: Executor) -> None:
         self._executor = None
         _shut_down(executor)
+        sdk._REGISTERED_EXECUTORS.pop(id(executor), None)  # noqa: SLF001 - a dead one stays there
 
     @staticmethod
-    def _await_acknowledgement(futures: Sequence[ComputeFuture]) -> None:
-        """The SDK tells of it nowhere but in the futures."""
+    def _await_acknowledgement(executor: Executor, futures: Sequence[ComputeFuture]) -> None:
+        """The SDK tells of it nowhere but in the futures, and not there if it dies of a bug."""
         end = time.monotonic() + _ACKNOWLEDGED_WITHIN
         for future in futures:
             while future.task_id is None and not future.done() and time.monotonic() < end:
                 time.sleep(_POLL)
+                if executor._stopped:  # noqa: SLF001 - no public name
+                    end = min(end, time.monotonic() + _DEAD_WITHIN)
 
 
 def _submitted(future: ComputeFuture, group: UUID | None) -> Submitted:
@@ -184,6 +205,7 @@ def _json_only() -> ComputeSerializer:
 _open: weakref.WeakSet[Service] = weakref.WeakSet()
 _lock = threading.Lock()
 _closer: threading.Thread | None = None
+_exiting = threading.Event()
 
 
 def _close_at_exit(service: Service) -> None:
@@ -199,5 +221,17 @@ def _close_at_exit(service: Service) -> None:
 
 def _close_all() -> None:
     threading.main_thread().join()
+    _exiting.set()
     for service in list(_open):
-        service.close()
+        with contextlib.suppress(Exception):  # the others are to be closed all the same
+            service.close()
+
+
+def _after_fork() -> None:
+    """A forked child has its parent's services, whose connections are not its own."""
+    global _lock
+    _lock = threading.Lock()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

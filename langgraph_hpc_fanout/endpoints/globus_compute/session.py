@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ _WATCH_SECONDS = 1.0
 _STATUS_SECONDS = 30.0
 _BROKEN_SECONDS = 20.0
 """For which an endpoint that could work on no bundle is believed to be so still."""
+_WELL_SECONDS = 300.0
+"""For which an endpoint that has worked on a bundle is believed to have good workers."""
 _CLOSING_SECONDS = 3.0
 _PING_BYTES = 1_000
 
@@ -127,6 +130,7 @@ class Session:
         self._traffic = Traffic()
         self._suspicions: dict[str, int] = {}
         self._broken: tuple[float, Failure] | None = None
+        self._well = -math.inf
         self._watcher: asyncio.Task[None] | None = None
         self._pings: set[asyncio.Task[None]] = set()
         self._status_asked = 0.0
@@ -152,6 +156,7 @@ class Session:
                 tuple(request.key for request in part.requests),
             )
             for parcel, part in self._flights.values()
+            if part.requests  # not those that only ask if anybody works
         )
 
     def suspicion(self, key: str) -> int:
@@ -175,10 +180,12 @@ class Session:
             delivery = await self._fetch(part)
         except ParcelError as error:
             if error.too_large and len(part.requests) > 1:
+                self._pace.too_large(len(part.requests))
                 halves = await asyncio.gather(*map(self.deliver, part.halves()))
-                return [reply for half in halves for reply in half]
-            self._remember(error, part)
-            return [Reply(position, failure=error.failure) for position in part.positions]
+                # What was too large to come back had been worked on.
+                return [replace(reply, tries=reply.tries + 1) for half in halves for reply in half]
+            failure = self._remember(error, part)
+            return [Reply(position, failure=failure) for position in part.positions]
         finally:
             self._waiting -= 1
         if self._suspicions:
@@ -215,7 +222,8 @@ class Session:
                 return
             flight = self._ledger.send(len(part.requests), self._loop.time())
             self._flights[flight] = parcel, part
-            self._count(bundles=1, requests=len(part.requests))
+            if part.requests:
+                self._count(bundles=1, requests=len(part.requests))
 
         parcel = Parcel(payload, part.size, sent, self._count_late)
         self._submitter.put(parcel)
@@ -228,23 +236,34 @@ class Session:
             delivery = self._shipping.unpack(result, part.positions, part.requests, now - began)
             if flight is not None:
                 self._ledger.land(flight, delivery.seconds, now)
-            if part.requests:
-                items, size = len(part.requests), delivery.size
-                self._pace.learn(delivery.worker, items, delivery.seconds, size, now)
+            self._well = now
+            if answered := sum(reply.body is not None for reply in delivery.replies):
+                worker, seconds = delivery.worker, delivery.seconds
+                self._pace.learn(worker, answered, seconds, delivery.size, now)
+        except ParcelError:
+            if flight is not None and part.requests:
+                self._count(lost=1, resent=len(part.requests))
+            raise
+        else:
             return delivery
         finally:
             if flight is not None:
                 self._ledger.drop(flight)
                 del self._flights[flight]
 
-    def _remember(self, error: ParcelError, part: Part) -> None:
-        self._count(lost=1, resent=len(part.requests))
+    def _remember(self, error: ParcelError, part: Part) -> Failure:
+        """Draw conclusions from an error; returns what its requests are told."""
         logger.warning("%s (%d requests)", error, len(part.requests))
-        if error.broken:
-            self._broken = self._loop.time(), error.failure
         if error.suspect:
             for request in part.requests:
                 self._suspicions[request.key] = self.suspicion(request.key) + 1
+        if not error.broken:
+            return error.failure
+        now = self._loop.time()
+        if now < self._well + _WELL_SECONDS:  # one bad node among others
+            return replace(error.failure, kind="transient")
+        self._broken = now, error.failure
+        return error.failure
 
     def _count(self, **more: int) -> None:
         known = self._traffic
@@ -262,9 +281,11 @@ class Session:
         while self._waiting:
             await asyncio.sleep(_WATCH_SECONDS)
             now = self._loop.time()
+            away = self._ledger.is_away(now)
             for flight in self._ledger.lost(now):
                 parcel, _ = self._flights[flight]
-                parcel.fail(self._trouble.lost(now - flight.sent))
+                lost = self._trouble.lost(now - flight.sent)
+                parcel.fail(ParcelError(self._trouble.offline()) if away else lost)
             if self._ledger.is_quiet(now) and now >= self._status_asked + self._status_every:
                 self._status_asked = now
                 await self._ask_status()

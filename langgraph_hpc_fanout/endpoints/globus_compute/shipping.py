@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -21,6 +20,7 @@ Ship = Literal["package", "source", "first"]
 _FORMAT = 1
 _SOURCES = {"package": "stub", "source": "standalone"}
 _NO_TOKENS = Usage()
+_LONGEST_WAIT = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,12 @@ class Node:
     """What a worker is told besides the requests, see `remote.bundle` for the meaning."""
 
     servers: tuple[str, ...]
-    api_key_env: str | None
-    verify: bool
-    window: int
-    attempts: int
-    timeout: float
-    deadline: float
+    api_key_env: str | None = None
+    verify: bool = True
+    window: int = 64
+    attempts: int = 3
+    timeout: float = 600.0
+    deadline: float = 3600.0
 
 
 class Bundles:
@@ -129,7 +129,8 @@ class Bundles:
                 {"model": model, **request.body} if model else request.body
                 for request, model in zip(requests, models, strict=True)
             ]
-        return {**self._head, "function": function, "requests": bodies}
+        # There and back: orjson writes dates, UUIDs and dataclasses, which the SDK does not.
+        return {**self._head, "function": function, "requests": orjson.loads(orjson.dumps(bodies))}
 
     def unpack(
         self, result: Any, positions: Sequence[int], requests: Sequence[Request], seconds: float
@@ -143,13 +144,16 @@ class Bundles:
         told = result.get("replies")
         if not isinstance(told, list) or len(told) != len(requests):
             raise ParcelError(self._no_result(result))
-        size = 0
-        replies = []
-        for position, each, request in zip(positions, told, requests, strict=True):
-            reply, bytes_ = _reply(position, each, request, self._trouble.name, where)
-            replies.append(reply)
-            size += bytes_
-        return Delivery(replies, str(result.get("worker")), float(result.get("seconds", 0)), size)
+        try:
+            replies = [
+                _reply(position, each, request, self._trouble.name, where)
+                for position, each, request in zip(positions, told, requests, strict=True)
+            ]
+            seconds = float(result.get("seconds", 0))
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+            raise ParcelError(self._no_result(result)) from None
+        size = sum(_weight(reply.body) for reply in replies if reply.body is not None)
+        return Delivery(replies, str(result.get("worker")), seconds, size)
 
     def _no_result(self, result: Any) -> Failure:
         message = (
@@ -239,8 +243,12 @@ def size_of(payload: Any) -> int:
 
 def _reply(
     position: int, told: Mapping[str, Any], request: Request, name: str, where: str
-) -> tuple[Reply, int]:
-    """A reply, and about how many bytes it came in."""
+) -> Reply:
+    """A reply.
+
+    Raises:
+        Exception: Whatever it raises when it is told something else; it comes from elsewhere.
+    """
     seconds, tries = float(told.get("seconds", 0.0)), max(1, int(told.get("tries", 1)))
     body = told.get("body")
     if body is None:
@@ -253,15 +261,16 @@ def _reply(
             name,
         )
         wait = why.get("retry_after")
-        return Reply(position, None, failure, None, wait, seconds, tries), 200
-    usage = _NO_TOKENS if request.function else usage_of(request, body)
-    return Reply(position, body, None, usage, None, seconds, tries), _weight(body)
+        wait = None if wait is None else max(0.0, min(float(wait), _LONGEST_WAIT))
+        return Reply(position, None, failure, None, wait, seconds, tries)
+    if request.function is None and not isinstance(body["choices"][0]["message"], Mapping):
+        raise TypeError("no message")
+    if request.function is not None:
+        return Reply(position, {"value": body["value"]}, None, _NO_TOKENS, None, seconds, tries)
+    return Reply(position, body, None, usage_of(request, body), None, seconds, tries)
 
 
 def _weight(body: Mapping[str, Any]) -> int:
-    """Bytes of a body, about: what is not text is small."""
-    choices = body.get("choices")
-    if not choices:
-        return len(orjson.dumps(body))
-    content = choices[0]["message"].get("content") or ""
-    return 200 + math.ceil(1.1 * len(content)) * len(choices)
+    """Bytes of a body as the worker writes it, with what is not ASCII as six letters."""
+    raw = orjson.dumps(body)
+    return len(raw) if raw.isascii() else len(json.dumps(body))

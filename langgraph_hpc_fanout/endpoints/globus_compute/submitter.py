@@ -23,7 +23,8 @@ T = TypeVar("T")
 
 MOST_BYTES = 8_000_000
 """Of the 10 MB that a submit may have; the rest is for what the SDK adds."""
-_MOST_TASKS = 1_000
+_MOST_TASKS = 200
+"""More would often leave in two requests: the SDK begins to send while it is still being given."""
 _GATHER_SECONDS = 0.02
 """For which a submit waits for the bundles that were made in the same moment."""
 _SUBMITS = 6
@@ -83,6 +84,7 @@ class Parcel:
     def acknowledge(self, task_id: str, task_group_id: str) -> None:
         """The service has it. From any thread, like the others."""
         self.task_id, self.task_group_id = task_id, task_group_id
+        self.payload = {}  # up to megabytes, which the SDK's future would keep alive
         self._tell(self._sent)
 
     def finish(self, result: Any) -> None:
@@ -155,6 +157,8 @@ class Submitter:
         answer: Future[T] = Future()
 
         def job() -> None:
+            if not answer.set_running_or_notify_cancel():
+                return  # nobody waits for it any more
             try:
                 self._wait_for_turn()
                 answer.set_result(question(self._service()[0]))
@@ -241,6 +245,9 @@ class Submitter:
         if self._ended.is_set():
             self._held.extend(group)
             return
+        group = [parcel for parcel in group if not parcel.result.done()]  # given up meanwhile
+        if not group:
+            return
         try:
             service, function_id = self._service()
         except Exception as error:  # noqa: BLE001 - told to who waits
@@ -269,6 +276,7 @@ class Submitter:
             else:
                 parcel.fail(self._trouble.of_submit(each.error))
         if not again:
+            self._most_bytes = min(MOST_BYTES, self._most_bytes + self._most_bytes // 8 + 1)
             return
         if any(self._trouble.is_too_large(error) for error in errors):
             # By bytes it should have been let in: the service counts otherwise than we do.

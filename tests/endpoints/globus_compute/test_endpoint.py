@@ -14,10 +14,12 @@ from pathlib import Path
 import first_function
 import pytest
 from globus_compute import endpoint_of, quiet_sdk
+from globus_compute_sdk import Executor
 from globus_sdk import AccessTokenAuthorizer
 
 from langgraph_hpc_fanout import Failure, GlobusComputeEndpoint, Pool, Retry
 from langgraph_hpc_fanout.endpoints.globus_compute import register_function
+from langgraph_hpc_fanout.endpoints.globus_compute.quota import Quota
 from langgraph_hpc_fanout.endpoints.globus_compute.submitter import MOST_BYTES
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS
 from langgraph_hpc_fanout.records import Request
@@ -155,8 +157,7 @@ def test_an_endpoint_that_allows_only_registered_functions(stack, fleet):
     (reply,), _ = asked(allowed, [chat()])
     assert "Is C0 soluble?" in text_of(reply)
     (reply,), _ = asked(GlobusComputeEndpoint(picky, **options), [chat()])
-    assert reply.failure is not None
-    assert "not permitted" in reply.failure.message
+    assert (reply.failure.kind, "not permitted" in reply.failure.message) == ("cold", True)
 
 
 def test_another_version_is_refused_and_the_lane_knows(stack, fleet, monkeypatch):
@@ -366,6 +367,7 @@ def test_the_interpreter_ends_with_bundles_under_way(stack):
         ({"ship": "pigeon"}, "'package', 'source' or 'first'"),
         ({"ship": "first", "model": "m"}, "needs function_id="),
         ({"ship": "first", "function_id": ID}, "needs model="),
+        ({"ship": "first", "function_id": ID, "model": "m", "window": 9}, "have no meaning"),
         (
             {"ship": "first", "function_id": ID, "model": "m", "url": "ports:1-2"},
             "takes one url= with a port",
@@ -377,3 +379,72 @@ def test_the_interpreter_ends_with_bundles_under_way(stack):
 def test_what_cannot_be_meant(options, said):
     with pytest.raises(ValueError, match=said):
         GlobusComputeEndpoint(**{"endpoint_id": ID, **options})
+
+
+# -- the thread that submits ---------------------------------------------------------------
+
+
+@pytest.fixture
+def scarce(monkeypatch):
+    """One request to the service in three seconds."""
+    quota = Quota(1, 3.0)
+    monkeypatch.setattr(
+        "langgraph_hpc_fanout.endpoints.globus_compute.session.service_quota", quota
+    )
+    return quota
+
+
+def test_what_nobody_waits_for_any_more_is_not_submitted(stack, fleet, scarce):
+    endpoint = endpoint_of(stack, fleet, model="tiny")
+
+    async def main():
+        await replies_of(endpoint, [chat(0)])
+        given_up = asyncio.ensure_future(replies_of(endpoint, [chat(1)]))
+        await asyncio.sleep(0.2)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        replies = await replies_of(endpoint, [chat(2)])
+        await endpoint.close()
+        return replies
+
+    assert "Is C2 soluble?" in text_of(asyncio.run(main())[0])
+    assert stack.service.record().tasks == 2
+
+
+def test_a_close_ends_sends_that_wait_for_their_turn(stack, fleet, scarce):
+    endpoint = endpoint_of(stack, fleet, model="tiny")
+
+    async def main():
+        await replies_of(endpoint, [chat(0)])
+        waiting = [asyncio.ensure_future(replies_of(endpoint, [chat(number)])) for number in (1, 2)]
+        await asyncio.sleep(0.2)
+        await endpoint.close()
+        return await asyncio.gather(*waiting)
+
+    for (reply,) in asyncio.run(main()):
+        assert reply.failure.kind == "transient"
+        assert "was closed" in reply.failure.message
+
+
+def test_a_probe_that_was_given_up_does_not_end_the_thread(stack, fleet, scarce):
+    endpoint = endpoint_of(stack, fleet, model="tiny")
+
+    async def main():
+        await replies_of(endpoint, [chat(0)])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(endpoint.probe(), 0.1)
+        replies = await replies_of(endpoint, [chat(1)])
+        health = await endpoint.probe()
+        await endpoint.close()
+        return replies, health
+
+    (reply,), health = asyncio.run(main())
+    assert "Is C1 soluble?" in text_of(reply)
+    assert health.ok
+
+
+def test_the_users_own_executors_do_not_share_our_task_group(stack, fleet):
+    asked(endpoint_of(stack, fleet, model="tiny"), [chat()])
+    with Executor(stack.endpoint_id, client=stack.client()) as own:
+        assert own.task_group_id is None
+        assert own.submit(abs, -2).result(30) == 2

@@ -75,17 +75,18 @@ def test_nothing_is_asked_when_nothing_is_awaited_or_the_endpoint_is_offline(led
     assert not ledger.is_quiet(60.0)
 
 
-def test_what_was_sent_before_the_endpoint_went_offline_is_lost_after_a_while(ledger):
+def test_an_endpoint_that_is_offline_for_long_is_away_and_all_is_lost(ledger):
     before = ledger.send(10, 0.0)
     ledger.status(online=False, now=30.0)
     after = ledger.send(10, 31.0)
     ledger.status(online=False, now=60.0)
     assert ledger.lost(70.0) == []
-    assert ledger.lost(70.1) == [before]
-    ledger.drop(before)
+    assert not ledger.is_away(70.0)
+    assert ledger.lost(70.1) == [before, after]
+    assert ledger.is_away(70.1)
     ledger.status(online=True, now=80.0)
     assert ledger.lost(5_000.0) == []
-    assert ledger.flights == [after]
+    assert not ledger.is_away(5_000.0)
 
 
 def test_every_bundle_has_a_deadline(ledger):
@@ -100,6 +101,13 @@ def test_a_late_result_is_learned_from_and_changes_nothing_else(ledger):
     ledger.land(flight, 4.0, 20.0)
     assert ledger.predict(10) == 4.0
     assert ledger.flights == []
+
+
+def test_a_result_shows_that_the_endpoint_is_back(ledger):
+    ledger.send(10, 0.0)
+    ledger.status(online=False, now=30.0)
+    ledger.land(ledger.send(10, 31.0), seconds=20.0, now=60.0)
+    assert ledger.lost(75.0) == []
 
 
 @pytest.mark.parametrize("name", ["factor", "grace", "unproven", "silence", "offline", "deadline"])

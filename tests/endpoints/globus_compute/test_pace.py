@@ -16,8 +16,8 @@ def test_bundles_are_made_to_last_as_long_as_asked():
     pace.learn("a", 256, 8.0, 10_000, now=10.0)  # 32 a second
     assert pace.bundling().max_items == 1920
     for _ in range(20):
-        pace.learn("a", 2_000, 1_000.0, 10_000, now=20.0)  # 2 a second
-    assert 115 <= pace.bundling().max_items <= 125
+        pace.learn("a", 2_000, 500.0, 10_000, now=20.0)  # 4 a second
+    assert 235 <= pace.bundling().max_items <= 245
 
 
 def test_a_small_bundle_is_not_taken_for_a_slow_one():
@@ -36,7 +36,29 @@ def test_a_bundle_keeps_its_worker_until_the_next_can_be_there():
     assert pace.bundling().window == 480
     pace = Pace(window=64, workers=2, seconds=60.0)
     pace.learn("a", 640, 640.0, 10_000, now=1.0)
-    assert pace.bundling().window == 60
+    assert pace.bundling().window == 64
+
+
+def test_a_first_bundle_that_waited_for_its_server_does_not_make_the_next_ones_small():
+    pace = Pace(window=64, workers=2, seconds=60.0)
+    pace.learn("a", 256, 900.0, 10_000, now=900.0)
+    assert pace.bundling().max_items == 64
+    for number in range(10):
+        pace.learn("a", 64, 5.0, 10_000, now=900.0 + number)
+    assert pace.bundling().max_items > 300
+
+
+def test_answers_that_were_too_large_make_the_next_bundles_smaller():
+    pace = Pace(window=64, workers=2, seconds=60.0)
+    pace.too_large(200)
+    assert pace.bundling().max_items == 100
+
+
+def test_workers_with_long_bundles_are_not_forgotten_between_them():
+    pace = Pace(window=8, workers=None, seconds=600.0)
+    for number in range(10):
+        pace.learn(f"host:{number}", 8, 700.0, 100, now=60.0 * number)
+    assert pace.workers == 10
 
 
 def test_large_answers_make_small_bundles():

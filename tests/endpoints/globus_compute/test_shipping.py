@@ -93,7 +93,22 @@ def test_replies_keep_their_places():
 
 @pytest.mark.parametrize(
     "told",
-    [None, "text", [], {"format": 2}, {}, result(), result({"body": answer()}, {"body": answer()})],
+    [
+        None,
+        "text",
+        [],
+        {"format": 2},
+        {},
+        result(),
+        result({"body": answer()}, {"body": answer()}),
+        result({"body": {"usage": {"prompt_tokens": 1, "completion_tokens": 1}}}),
+        result({"body": {"choices": []}}),
+        result({"body": {"choices": [{"message": "no"}]}}),
+        result("reply"),
+        result({"body": answer(), "seconds": "long"}),
+        result({"failure": {"kind": "timeout", "retry_after": "soon"}}),
+        result({"body": answer()}, seconds="long"),
+    ],
 )
 def test_what_is_no_result(told):
     with pytest.raises(ParcelError, match=r"returned what is no result|is function_id="):

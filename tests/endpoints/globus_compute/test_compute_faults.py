@@ -4,6 +4,7 @@ from langgraph_hpc_fanout.endpoints.credentials import CredentialError
 from langgraph_hpc_fanout.endpoints.globus_compute.faults import Trouble
 
 TROUBLE = Trouble("globus", "The Globus Compute endpoint globus")
+FIRST = Trouble("globus", "The Globus Compute endpoint globus", never_raises=False)
 
 
 class TaskExecutionFailed(Exception):  # noqa: N818 - the SDK's name
@@ -80,8 +81,17 @@ def test_a_result_that_was_too_large():
     assert TROUBLE.of_task(TaskExecutionFailed(text)).too_large
 
 
+def test_a_task_that_was_never_worked_on_is_the_endpoints_fault():
+    """Our own function raises nothing."""
+    found = TROUBLE.of_task(TaskExecutionFailed("Function 12 not permitted on endpoint"))
+    assert (found.failure.kind, found.broken) == ("cold", True)
+    assert "could not run a task: Function 12 not permitted" in found.failure.message
+    found = TROUBLE.of_task(TaskExecutionFailed("...\nparsl.app.errors.AppTimeout"))
+    assert (found.failure.kind, found.broken) == ("transient", False)
+
+
 def test_a_function_that_raised():
-    found = TROUBLE.of_task(TaskExecutionFailed("Traceback ...\nKeyError: 'xx'\n")).failure
+    found = FIRST.of_task(TaskExecutionFailed("Traceback ...\nKeyError: 'xx'\n")).failure
     assert found.kind == "permanent"
     assert found.message.endswith("raised: KeyError: 'xx'")
 
@@ -96,14 +106,14 @@ def test_firsts_function_hides_a_status_in_its_exception(status, kind):
         'Response text: {"error": {"message": "too long"}}\nResponse headers: {}\n'
         "Response time: 0.2"
     )
-    found = TROUBLE.of_task(TaskExecutionFailed(text)).failure
+    found = FIRST.of_task(TaskExecutionFailed(text)).failure
     assert (found.kind, found.status) == (kind, status)
     assert "too long" in found.message
 
 
 def test_firsts_function_cannot_reach_its_server():
     text = "Traceback ...\nException: Network error occurred: Connection refused"
-    assert TROUBLE.of_task(TaskExecutionFailed(text)).failure.kind == "overloaded"
+    assert FIRST.of_task(TaskExecutionFailed(text)).failure.kind == "overloaded"
 
 
 def test_a_result_that_is_no_json_is_not_opened():
