@@ -86,8 +86,9 @@ class Scheduler:
             return served.pop()
         if model is None and served:
             raise NoEndpointError(
-                f"The pool serves several models ({', '.join(sorted(served))}); "
-                "say which one is meant with model=...",
+                f"The pool serves several models ({self._who_serves_what()}); say which one is "
+                "meant with model=..., or have endpoints that serve the same model call it by "
+                "the same name.",
                 "permanent",
             )
         raise NoEndpointError(explain(self.why_not(), model))
@@ -185,6 +186,14 @@ class Scheduler:
     def why_not(self) -> list[Failure]:
         """For each endpoint, why it does not serve a model that no lane serves."""
         return [_why_not(lane) for lane in self.lanes]
+
+    def _who_serves_what(self) -> str:
+        served = [
+            f"{lane.name}: {', '.join(sorted(lane.serves - {FUNCTIONS}))}"
+            for lane in self.lanes
+            if lane.state is State.OPEN
+        ]
+        return "; ".join(served)
 
     def _check(self, job: Job) -> None:
         if denied := self._denied():
@@ -296,7 +305,10 @@ def explain(failures: Sequence[Failure], model: str | None) -> str:
     if any(failure.kind in ("auth", "cancelled") for failure in failures):
         return reasons
     if model == FUNCTIONS:
-        return f"No endpoint can call a function on the HPC side: {reasons}"
+        return (
+            "No endpoint of the pool can call a function on the HPC side; give it a "
+            f"GlobusComputeEndpoint with ship='package': {reasons}"
+        )
     if model is not None and any(not failure.retryable for failure in failures):
         return f"No endpoint serves model {model!r}: {reasons}"
     return f"No endpoint can be used: {reasons}"

@@ -493,7 +493,7 @@ async def test_the_only_model_is_meant():
 @in_virtual_time
 async def test_one_of_several_models_must_be_named():
     async with Dispatch(Scripted("a"), Scripted("b", models=["n"])) as dispatch:
-        with pytest.raises(LookupError, match=r"several models \(m, n\).*model="):
+        with pytest.raises(LookupError, match=r"several models \(a: m; b: n\).*model="):
             await dispatch.scheduler.resolve(None)
         assert await dispatch.scheduler.resolve("n") == "n"
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
@@ -42,6 +44,7 @@ DEFAULT_MODEL = "default"
 _HEADROOM = 200
 """Bytes that a request takes besides its body."""
 _BUNDLE_SECONDS = 60.0
+_SERVER = re.compile(r"https?://.+|env:\w+|file:.+|ports:\d+-\d+")
 _SHRINK = 8
 """By how much a bundle that may have killed its worker is cut, each time."""
 
@@ -90,6 +93,8 @@ class GlobusComputeEndpoint:
             so far; at most this much is lost with a worker.
         bundle_deadline: Seconds that a worker works on a bundle at most; what is unanswered then
             fails with kind `timeout`.
+        server_patience: Seconds that a worker waits for a server that is not there (yet), before
+            it gives the bundle back; it is sent again under `Retry(patience=)`.
         losses: When a bundle counts as lost.
         api_key_env: Name of the environment variable, on the node, that holds the server's key.
         verify: Whether the server's certificate must be trusted; vLLM on a node often has one
@@ -135,6 +140,7 @@ class GlobusComputeEndpoint:
         timeout: float = 600.0,
         bundle_seconds: float = _BUNDLE_SECONDS,
         bundle_deadline: float = 3600.0,
+        server_patience: float = 30.0,
         losses: Losses = Losses(),
         api_key_env: str | None = None,
         verify: bool = True,
@@ -144,27 +150,39 @@ class GlobusComputeEndpoint:
     ) -> None:
         self.endpoint_id = _uuid("endpoint_id", endpoint_id)
         self.name = name or f"globus-{str(self.endpoint_id).partition('-')[0]}"
-        where = f"The Globus Compute endpoint {self.name}"
+        where = f"the Globus Compute endpoint {self.name}"
         self._trouble = Trouble(self.name, where, never_raises=ship != "first")
         self._function_id = None if function_id is None else _uuid("function_id", function_id)
         if client is not None and authorizer is not None:
             raise ValueError(f"{self.name} is given a client= and an authorizer=; give one.")
         _check(window=window, attempts=attempts, timeout=timeout, bundle_seconds=bundle_seconds)
         _check(bundle_deadline=bundle_deadline, workers=1 if workers is None else workers)
-        servers = (url,) if isinstance(url, str) else tuple(url)
-        if not servers:
-            raise ValueError(f"{self.name} has no url=; say where the node's server is.")
-        node = Node(servers, api_key_env, verify, window, attempts, timeout, bundle_deadline)
+        _check(server_patience=server_patience)
+        servers = _servers(url, self.name)
+        node = Node(
+            servers,
+            api_key_env,
+            verify,
+            window,
+            attempts,
+            timeout,
+            bundle_deadline,
+            server_patience,
+        )
         self._shipping = _shipping(ship, node, self._trouble, function_id)
         if ship == "first":
             if model is None:
                 raise ValueError(f'{self.name}: ship="first" needs model=, the id that is served.')
-            given = Node((), api_key_env, verify, window, attempts, timeout, bundle_deadline)
-            if given != Node(()) or workers is not None or bundle_seconds != _BUNDLE_SECONDS:
+            if (
+                replace(node, servers=()) != Node(())
+                or workers is not None
+                or bundle_seconds != _BUNDLE_SECONDS
+            ):
                 raise ValueError(
                     f'{self.name}: ship="first" sends one request a task to a function that is '
                     "not ours, so window, workers, attempts, timeout, bundle_seconds, "
-                    "bundle_deadline, api_key_env and verify have no meaning; drop them."
+                    "bundle_deadline, server_patience, api_key_env and verify have no meaning; "
+                    "drop them."
                 )
         self._models = as_mapping(model) if model is not None else {DEFAULT_MODEL: ""}
         if not self._models:
@@ -180,6 +198,7 @@ class GlobusComputeEndpoint:
         self._losses = losses
         self._pace = Pace(window, workers, bundle_seconds)
         self._session: Session | None = None
+        self._traffic = Traffic()
 
     def __repr__(self) -> str:
         return f"GlobusComputeEndpoint({self.name!r}, {self.limits.describe()})"
@@ -198,8 +217,8 @@ class GlobusComputeEndpoint:
 
     @property
     def traffic(self) -> Traffic:
-        """What it has done since it was opened."""
-        return Traffic() if self._session is None else self._session.traffic
+        """What it has done since it was last opened, see `Traffic`."""
+        return self._traffic if self._session is None else self._session.traffic
 
     @property
     def outstanding(self) -> tuple[Sent, ...]:
@@ -222,6 +241,7 @@ class GlobusComputeEndpoint:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+            self._traffic = session.traffic
 
     async def probe(self) -> Health:
         """Ask the service whether the endpoint is online, and so whether it lets us in."""
@@ -349,6 +369,20 @@ def _shipping(ship: Ship, node: Node, trouble: Trouble, function_id: object) -> 
     return Bundles(ship, node, trouble)
 
 
+def _servers(url: str | Sequence[str], name: str) -> tuple[str, ...]:
+    """The URLs and rules, each of a form that a worker will understand."""
+    servers = (url,) if isinstance(url, str) else tuple(url)
+    if not servers:
+        raise ValueError(f"{name} has no url=; say where the node's server is.")
+    for server in servers:
+        if not _SERVER.fullmatch(server):
+            raise ValueError(
+                f"{name}: url={server!r} is neither a URL such as http://127.0.0.1:8000/v1 nor a "
+                "rule such as env:VLLM_URL, file:aegis_endpoints.txt or ports:8000-8007."
+            )
+    return servers
+
+
 def _port_of(servers: Sequence[str], name: str) -> int:
     """FIRST's function asks its own host, so only the port of the URL counts."""
     with contextlib.suppress(ValueError):
@@ -362,7 +396,10 @@ def _uuid(what: str, given: str | UUID) -> UUID:
     try:
         return given if isinstance(given, UUID) else UUID(given)
     except (ValueError, AttributeError, TypeError):
-        raise ValueError(f"GlobusComputeEndpoint({what}={given!r}) is no UUID.") from None
+        raise ValueError(
+            f"GlobusComputeEndpoint({what}={given!r}) is no UUID, such as "
+            "4b116d3c-1703-4f8f-9f6f-39921e5864df."
+        ) from None
 
 
 def _check(**numbers: float) -> None:
@@ -374,6 +411,10 @@ def _check(**numbers: float) -> None:
 def _plain(what: str, given: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if given is None:
         return None
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"GlobusComputeEndpoint({what}={given!r}) must be a mapping of names to values."
+        )
     try:
         return dict(json.loads(json.dumps(dict(given))))
     except TypeError as error:

@@ -72,7 +72,11 @@ class Trouble:
             kind = "auth"
         elif isinstance(error, ImportError):
             kind = "auth"  # nothing that waiting would mend: the run ends with what to install
-        return ParcelError(self._failure(kind, f"{self.where}: {_said(error)}", _status(error)))
+        hint = ""
+        if _status(error) == 404:
+            hint = " (Is the id right? `globus-compute-endpoint list` shows it. May you use it?)"
+        message = f"{self.where}: {_said(error)}{hint}"
+        return ParcelError(self._failure(kind, message, _status(error)))
 
     def of_submit(self, error: BaseException) -> ParcelError:
         """A submit failed, and trying again would not help."""
@@ -131,6 +135,8 @@ class Trouble:
         message = f"{self.where}: {said.get('message')}"
         broken = said.get("kind") == "permanent" and not of_function
         kind: FailureKind = "permanent" if of_function else "cold"
+        if said.get("kind") == "cold":
+            kind = "overloaded"  # the node's server is not there (yet), the endpoint is
         return ParcelError(self._failure(kind, message), broken=broken)
 
     def offline(self) -> Failure:
@@ -170,6 +176,7 @@ class Trouble:
         return self._failure("permanent", f"The function on {self.where} raised: {last}")
 
     def _failure(self, kind: FailureKind, message: str, status: int | None = None) -> Failure:
+        message = f"{message[0].upper()}{message[1:]}"
         return Failure(kind, message, status, kind not in ("permanent", "auth"), self.name)
 
 

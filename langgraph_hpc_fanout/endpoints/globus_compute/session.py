@@ -29,6 +29,7 @@ _BROKEN_SECONDS = 20.0
 """For which an endpoint that could work on no bundle is believed to be so still."""
 _WELL_SECONDS = 300.0
 """For which an endpoint that has worked on a bundle is believed to have good workers."""
+_SAID_SECONDS = 30.0
 _CLOSING_SECONDS = 3.0
 _PING_BYTES = 1_000
 
@@ -131,6 +132,7 @@ class Session:
         self._suspicions: dict[str, int] = {}
         self._broken: tuple[float, Failure] | None = None
         self._well = -math.inf
+        self._said: dict[str, float] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._pings: set[asyncio.Task[None]] = set()
         self._status_asked = 0.0
@@ -191,6 +193,10 @@ class Session:
         if self._suspicions:
             for request in part.requests:
                 self._suspicions.pop(request.key, None)
+        for reply in delivery.replies:
+            if reply.failure is not None and reply.failure.kind == "overloaded":
+                self._say(reply.failure.message)
+                break
         return list(delivery.replies)
 
     async def close(self) -> None:
@@ -253,7 +259,7 @@ class Session:
 
     def _remember(self, error: ParcelError, part: Part) -> Failure:
         """Draw conclusions from an error; returns what its requests are told."""
-        logger.warning("%s (%d requests)", error, len(part.requests))
+        self._say(error.failure.message)
         if error.suspect:
             for request in part.requests:
                 self._suspicions[request.key] = self.suspicion(request.key) + 1
@@ -264,6 +270,13 @@ class Session:
             return replace(error.failure, kind="transient")
         self._broken = now, error.failure
         return error.failure
+
+    def _say(self, message: str) -> None:
+        """Log what went wrong, though the same thing only now and then."""
+        now = self._loop.time()
+        if now >= self._said.get(message, -math.inf) + _SAID_SECONDS:
+            self._said[message] = now
+            logger.warning("%s", message)
 
     def _count(self, **more: int) -> None:
         known = self._traffic
@@ -288,7 +301,7 @@ class Session:
                 parcel.fail(ParcelError(self._trouble.offline()) if away else lost)
             if self._ledger.is_quiet(now) and now >= self._status_asked + self._status_every:
                 self._status_asked = now
-                await self._ask_status()
+                self._in_background(self._ask_status())  # it may have to wait for its turn
             if self._ledger.may_ask(now):
                 self._in_background(self._ping())
 

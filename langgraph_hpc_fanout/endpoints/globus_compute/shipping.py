@@ -84,6 +84,7 @@ class Node:
     attempts: int = 3
     timeout: float = 600.0
     deadline: float = 3600.0
+    patience: float = 30.0
 
 
 class Bundles:
@@ -111,6 +112,7 @@ class Bundles:
             "attempts": node.attempts,
             "timeout": node.timeout,
             "deadline": node.deadline,
+            "patience": node.patience,
         }
 
     @property
@@ -253,9 +255,14 @@ def _reply(
     body = told.get("body")
     if body is None:
         why = told.get("failure") or {}
+        kind = why.get("kind", "permanent")
+        if kind == "cold" and why.get("status") is None:
+            # The node's server is not there (yet). The endpoint is: to ask it again later costs
+            # patience, while a cold one would be given up after a few probes.
+            kind = "overloaded"
         failure = Failure(
-            why.get("kind", "permanent"),
-            f"{where}: {why.get('message')}",
+            kind,
+            f"{where[0].upper()}{where[1:]}: {why.get('message')}",
             why.get("status"),
             bool(why.get("retryable")),
             name,

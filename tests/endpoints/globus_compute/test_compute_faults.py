@@ -137,7 +137,7 @@ def test_a_connection_that_ended_is_not_the_tasks_end():
     ("told", "of_function", "kind", "broken"),
     [
         ({"kind": "permanent", "message": "another version"}, False, "cold", True),
-        ({"kind": "cold", "message": "no server"}, False, "cold", False),
+        ({"kind": "cold", "message": "no server"}, False, "overloaded", False),
         ({"kind": "permanent", "message": "no such module"}, True, "permanent", False),
         (None, False, "cold", False),
     ],

@@ -180,6 +180,20 @@ def test_another_version_is_refused_and_the_lane_knows(stack, fleet, monkeypatch
     assert health.failure.message == replies[0].failure.message
 
 
+def test_a_server_that_is_not_there_is_told_and_waited_for(stack, fleet, caplog):
+    """The endpoint is well, so the lane stays; the item's patience is what ends it."""
+    endpoint = endpoint_of(
+        stack, fleet, url="http://127.0.0.1:9/v1", model="tiny", server_patience=0.5
+    )
+    with Pool([endpoint]) as pool:
+        reply = asyncio.run(pool.ask(chat(), Retry(patience=3.0, base=0.1)))
+    assert reply.failure.kind == "overloaded"
+    assert "nobody answers at http://127.0.0.1:9/v1" in reply.failure.message
+    said = [each for each in caplog.records if "nobody answers" in each.getMessage()]
+    assert len(said) == 1
+    assert endpoint.traffic.bundles >= 2
+
+
 # -- functions on the node -----------------------------------------------------------------
 
 
@@ -373,6 +387,9 @@ def test_the_interpreter_ends_with_bundles_under_way(stack):
             "takes one url= with a port",
         ),
         ({"user_endpoint_config": {"a": object()}}, "is no JSON"),
+        ({"user_endpoint_config": "debug"}, "must be a mapping"),
+        ({"url": "127.0.0.1:8000"}, "is neither a URL"),
+        ({"url": "env:"}, "is neither a URL"),
         ({"client": object(), "authorizer": object()}, "give one"),
     ],
 )
