@@ -43,4 +43,7 @@ class Factoring:
 def _share(waiting: int, bundling: Bundling) -> int:
     half = math.ceil(waiting / (2 * bundling.workers))
     window = bundling.max_items if bundling.window is None else bundling.window
-    return max(half, min(window, math.ceil(waiting / bundling.workers)))
+    least = max(window, bundling.min_items)
+    share = max(half, min(least, math.ceil(waiting / bundling.workers)))
+    # Whole windows: a few requests more would have it run nearly empty for their sake.
+    return share - share % window if share > window else share

@@ -24,6 +24,8 @@ class Bundling:
         max_items: Most requests in a bundle.
         window: Requests that a worker works on at once, so that a smaller bundle, while others
             wait, would gain nothing; None for a whole bundle.
+        min_items: Requests below which a bundle, while others wait, keeps its worker too short a
+            time.
         workers: Bundles that are worked on at the same time.
         max_bundles: Most bundles under way, those that wait for a worker included; None for as
             many as there may be requests.
@@ -34,6 +36,7 @@ class Bundling:
 
     max_items: int = 1
     window: int | None = None
+    min_items: int = 1
     workers: int = 1
     max_bundles: int | None = None
     linger: float = 0.0

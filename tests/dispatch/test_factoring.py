@@ -18,13 +18,18 @@ def sizes_of(waiting, bundling):
 
 def test_bundles_are_large_first_and_small_at_the_end():
     sizes = sizes_of(5_000, Bundling(10_000, window=64, workers=2))
-    assert sizes == [1250, 1250, 625, 625, 313, 313, 156, 156, 78, 78, 64, 64, 14, 14]
+    assert sizes == [1216, 1216, 640, 640, 320, 320, 128, 128, 64, 64, 64, 64, 64, 64, 4, 4]
 
 
 def test_what_fits_into_the_windows_goes_in_one_round():
     assert sizes_of(100, Bundling(1_000, window=64, workers=2)) == [50, 50]
     assert sizes_of(3, Bundling(1_000, window=64, workers=2)) == [2, 1]
     assert sizes_of(1, Bundling(1_000, window=64, workers=8)) == [1]
+
+
+def test_bundles_that_would_be_over_at_once_are_larger():
+    sizes = sizes_of(5_000, Bundling(10_000, window=64, min_items=640, workers=2))
+    assert sizes == [1216, 1216, 640, 640, 640, 640, 4, 4]
 
 
 def test_without_a_window_bundles_are_full():

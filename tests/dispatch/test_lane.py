@@ -574,10 +574,10 @@ async def test_a_lane_with_bundles_keeps_to_the_bundles_it_may_have_under_way():
         items = Items(2_000)
         dispatch.add(items)
         await asyncio.sleep(0.5)
-        assert [len(bundle) for bundle in a.bundles] == [500, 500, 250, 250]
+        assert [len(bundle) for bundle in a.bundles] == [496, 496, 248, 248]
         await items.done.wait()
     assert items.kinds == {None: 2_000}
-    assert [len(bundle) for bundle in a.bundles][-4:] == [8, 8, 7, 7]
+    assert [len(bundle) for bundle in a.bundles][-2:] == [8, 8]
 
 
 @in_virtual_time

@@ -79,7 +79,8 @@ class Pace:
         bundles = max(_FEWEST, _OUTSTANDING * self.workers)
         return Bundling(
             max_items=self._most(),
-            window=self._enough(),
+            window=self._window,
+            min_items=self._enough(),
             workers=max(self.workers, bundles // _OUTSTANDING),
             max_bundles=bundles,
             linger=_LINGER,

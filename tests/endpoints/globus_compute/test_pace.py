@@ -33,10 +33,10 @@ def test_a_small_bundle_is_not_taken_for_a_slow_one():
 def test_a_bundle_keeps_its_worker_until_the_next_can_be_there():
     pace = Pace(window=64, workers=2, seconds=60.0)
     pace.learn("a", 640, 2.0, 10_000, now=1.0)  # 320 a second
-    assert pace.bundling().window == 480
+    assert pace.bundling().min_items == 480
     pace = Pace(window=64, workers=2, seconds=60.0)
     pace.learn("a", 640, 640.0, 10_000, now=1.0)
-    assert pace.bundling().window == 64
+    assert pace.bundling().min_items == 64
 
 
 def test_a_first_bundle_that_waited_for_its_server_does_not_make_the_next_ones_small():
