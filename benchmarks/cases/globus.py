@@ -43,7 +43,7 @@ def run(scale: Scale) -> Findings:
         ask = partial(in_fresh_process, globus.in_bundles, *where)
         single = partial(in_fresh_process, globus.singly, *where)
         many, few = scale.pick(20_000, 8_000), scale.pick(1_000, 500)
-        slow = scale.pick(20_000, 10_000)
+        slow = scale.pick(40_000, 10_000)
         found = contest(
             scale.repeats,
             {
