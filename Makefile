@@ -22,7 +22,8 @@ studio: $(READY)  ## Serve the molecules example to LangGraph Studio (URL=... of
 	@cd examples/molecules && $(if $(URL),LLM_URL=$(URL)) $(CURDIR)/$(BIN)/langgraph dev --n-jobs-per-worker 8
 
 test: $(READY)  ## Run the test suite, with coverage.
-	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest README.md docs # by themselves: the snippets of a page follow one another
+	$(BIN)/python -m pytest tests -n 2 -m "not slow" --cov --cov-report=term:skip-covered
 
 test-slow: $(READY)  ## Run what does not fit into 20 minutes: many kills, a million items.
 	$(BIN)/python -m pytest -m slow --timeout 1800
