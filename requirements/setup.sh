@@ -23,7 +23,8 @@ fi
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 pip="env PIP_QUIET=1 .venv/bin/python -m pip install"
 echo "Setting up .venv (a minute or two the first time)."
-$pip --require-hashes -r requirements/dev.txt
+# The lock is complete, so nothing is to be resolved: newer releases cannot get in the way.
+$pip --require-hashes --no-deps -r requirements/dev.txt
 $pip --require-hashes --no-deps -r requirements/no-deps.txt
 $pip --no-build-isolation --no-deps --editable .
 sh requirements/rabbitmq.sh || true # it says what to do; only the Globus Compute tests need it
