@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -106,4 +106,44 @@ class Endpoint(Protocol):
 
     def send(self, requests: Sequence[Request]) -> AsyncIterator[Reply]:
         """Send a bundle and yield replies as they come."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A bundle that is worked on elsewhere, whatever becomes of this process.
+
+    Attributes:
+        task_id: Its task there.
+        task_group_id: The group of tasks in which its result will come.
+        keys: Keys of its requests, in their order.
+    """
+
+    task_id: str
+    task_group_id: str
+    keys: tuple[str, ...]
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """What an endpoint has besides, when another process can fetch what this one has sent."""
+
+    def listen(self, listener: Callable[[Sent], None]) -> Callable[[], None]:
+        """Tell of each bundle that was accepted, before anybody else is told.
+
+        Args:
+            listener: Called on any thread; it may block while it writes, and must not raise.
+
+        Returns:
+            A function that ends it.
+        """
+        ...
+
+    def reattach(self, sent: Sequence[Sent]) -> AsyncIterator[tuple[str, Reply]]:
+        """Fetch what became of bundles that an earlier process sent.
+
+        Called on the dispatch loop, once the endpoint is open. Yields a request's key and its
+        reply, in any order and as they come; requests whose results are gone, or failed as a
+        bundle, are not among them, and it ends when there is nothing more to wait for.
+        """
         ...
