@@ -109,10 +109,10 @@ def _one_source(
 
 
 def _schema(fan_out: FanOutNode, reduce: ReduceNode) -> type[Any]:
-    if not isinstance(fan_out.items, str):
+    if (state_keys := fan_out.state_keys) is None:
         raise ValueError(
             "create_map_reduce needs state_schema= when the items are a function of the state."
         )
-    keys = {fan_out.items: list[Any], **dict.fromkeys(fan_out.shared, Any)}
+    keys = {**dict.fromkeys(state_keys, list[Any]), **dict.fromkeys(fan_out.shared, Any)}
     keys.update(dict.fromkeys(reduce.keys, Any))
     return TypedDict(f"{fan_out.name.title().replace('_', '')}State", keys)  # type: ignore[operator, no-any-return]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
@@ -17,8 +19,12 @@ from langgraph.types import Send
 from langgraph_hpc_fanout.dispatch.loop import is_loop_thread
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS
+from langgraph_hpc_fanout.items.batch import OpenAIBatch
+from langgraph_hpc_fanout.items.opening import reopen
+from langgraph_hpc_fanout.items.source import Source, SourceError
 from langgraph_hpc_fanout.journal.journal import Journal
 from langgraph_hpc_fanout.nodes.arguments import check
+from langgraph_hpc_fanout.nodes.intake import Given, Intake, state_value
 from langgraph_hpc_fanout.pool import Pool
 from langgraph_hpc_fanout.records import FanOutError
 from langgraph_hpc_fanout.runs.calling import TASK_CONCURRENCY
@@ -34,14 +40,17 @@ from langgraph_hpc_fanout.runs.run import Run
 from langgraph_hpc_fanout.runs.shard import Shard
 from langgraph_hpc_fanout.runs.trace import Trace
 from langgraph_hpc_fanout.tasks.prompt import Prompt
+from langgraph_hpc_fanout.tasks.ready import ReadyRequest
 from langgraph_hpc_fanout.tasks.remote import RemoteFunction
 from langgraph_hpc_fanout.tasks.runnable import RunnableTask
+from langgraph_hpc_fanout.tasks.sweep import Sweep, Variant
 from langgraph_hpc_fanout.tasks.template import field_of, has_field
 from langgraph_hpc_fanout.watch.reporter import Writer
 
 _MOST_BRANCHES = 64
 """LangGraph's work in a superstep grows with the square of its branches."""
 _MOST_NAMES = 4
+_CUSTOM_ID = "custom_id"
 
 
 class FanOutNode(Runnable[Any, dict[str, Any]]):
@@ -52,12 +61,16 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
     how many branches LangGraph runs at once. Up to 64 items each have a branch of their own.
 
     Args:
-        items: The state key that holds the list, or a function of the state that returns one.
+        items: The state key that holds the list; a file's path, such as `"papers.parquet"`, or
+            another source (`JsonLines`, `Csv`, `Parquet`, `TextFiles`, `OpenAIBatch`,
+            `DeadLetters`); a `Sweep` over one of these; or a function of the state that returns a
+            list, an iterator or a source.
         task: What to do for each item: a `Prompt`, which is asked through the pool's lanes; a
             Runnable (a chain, an agent, a compiled graph); or a function of the item, sync or
             async. These two run where LangGraph runs the node and ask through
             `pool.chat_model()`. Or `"package.module:function"`, a function of the item that is
-            called on the HPC side, by the workers of a `GlobusComputeEndpoint`.
+            called on the HPC side, by the workers of a `GlobusComputeEndpoint`. May be left out
+            where the items say what is asked: a sweep over prompts, an `OpenAIBatch`.
         pool: Where to ask; a `Prompt` and a function on the HPC side need one.
         name: Name in the graph, in progress events and in logs; unique within a graph.
         shared: State keys whose values fill template fields that items do not have.
@@ -90,8 +103,8 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
 
     def __init__(
         self,
-        items: str | Callable[[Any], Iterable[Any]],
-        task: Prompt | Runnable[Any, Any] | Callable[..., Any] | str,
+        items: str | os.PathLike[str] | Source | Sweep | Callable[[Any], Iterable[Any] | Source],
+        task: Prompt | Runnable[Any, Any] | Callable[..., Any] | str | None = None,
         *,
         pool: Pool | None = None,
         name: str = "fan_out",
@@ -106,8 +119,15 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         deadline: float | None = None,
         trace: int = 0,
     ) -> None:
-        if pool is None and isinstance(task, Prompt | str):
-            what = "a Prompt" if isinstance(task, Prompt) else "a function on the HPC side"
+        swept = items if isinstance(items, Sweep) else None
+        if task is None:
+            task = _task_of_items(items)
+        elif swept is not None and swept.has_prompts:
+            raise ValueError("FanOutNode(task=...) beside Sweep(prompts=...): say only once what is asked.")
+        if key is None and isinstance(items, OpenAIBatch):
+            key = _CUSTOM_ID
+        if pool is None and isinstance(task, Prompt | str | None):
+            what = "a function on the HPC side" if isinstance(task, str) else "a Prompt"
             raise TypeError(f"FanOutNode(pool=...) is missing: {what} needs to know where to ask.")
         if pool is not None:
             check("pool", pool, Pool, "a Pool")
@@ -118,15 +138,18 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         if shard_size != "auto" and (not isinstance(shard_size, int) or shard_size < 1):
             raise ValueError(f"FanOutNode(shard_size={shard_size!r}) must be 'auto' or at least 1.")
         self.name: str = name
-        self.items = items
         self.shared: tuple[str, ...] = (shared,) if isinstance(shared, str) else tuple(shared)
         self.channel = f"{name}_receipts"
         self.nodes: set[str] = set()
+        self._intake = Intake(name, swept.items if swept else items, journal)
+        self._last_source: tuple[dict[str, Any], Source] | None = None
         self._shard_size = shard_size
         self._key_field = key if isinstance(key, str) else None
+        made = None if task is None else _task(task, version)
         self._plan = Plan(
             name=name,
-            task=_task(task, version),
+            variants=(Variant(made),) if swept is None else swept.variants(made),
+            swept=() if swept is None else swept.axes,
             pool=pool,
             key=_key_function(key),
             journal=journal,
@@ -137,6 +160,11 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             trace=trace,
         )
         check_meaning(self._plan, version)
+
+    @property
+    def state_keys(self) -> list[str] | None:
+        """The state keys that hold its items; None when only the user's code knows."""
+        return self._intake.state_keys()
 
     @property
     def journal(self) -> Journal | None:
@@ -175,50 +203,35 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         target = node or self.name
         self.nodes.add(target)
 
-        def route(state):  # type: ignore[no-untyped-def]
+        def route(state, config: RunnableConfig):  # type: ignore[no-untyped-def]
             self._refuse_loop_threads()
-            return self._route(state, target)
+            return self._route(state, config, target)
 
-        async def aroute(state):  # type: ignore[no-untyped-def]
-            if callable(self.items) or self._plan.makes_keys:
-                # User code, which may read files: not on the host's loop.
-                return await asyncio.to_thread(self._route, state, target)
-            return self._route(state, target)
+        async def aroute(state, config: RunnableConfig):  # type: ignore[no-untyped-def]
+            # It may read files, and call the user's code: not on the host's loop.
+            return await asyncio.to_thread(self._route, state, config, target)
 
         # LangGraph reads the targets from this when no path map is given: without it, a
         # misnamed node would be passed over in silence instead of refused by compile().
         route.__annotations__["return"] = Literal[target]
         return RunnableLambda(route, afunc=aroute, name=f"{target}_router")
 
-    def _route(self, state: Any, target: str) -> list[Send]:
+    def _route(self, state: Any, config: RunnableConfig, target: str) -> list[Send]:
         """One Send a shard; the whole run is registered for the first branch to hand over."""
-        items = self._items_of(state)
-        shared = {name: _state_value(state, name, self.name) for name in self.shared}
-        task = self._plan.task
-        if items and isinstance(task, Prompt) and (absent := task.missing_fields(items, shared)):
-            braces = " Write braces that are meant literally twice, as in {{ and }}."
-            raise FanOutError(
-                f"{self.name}: the prompt wants {', '.join(map(repr, absent))}, which neither the "
-                f"items{_fields_of(items[0])} nor shared={list(self.shared)!r} have; nothing was "
-                f"sent.{'' if all(map(str.isidentifier, absent)) else braces}"
-            )
-        if items and isinstance(task, RunnableTask) and (lost := task.misses(items[0], shared)):
-            raise FanOutError(
-                f"{self.name}: {task.name} takes {_listed(lost)}, and the items"
-                f"{_fields_of(items[0])} have none of these; put a step before it that makes its "
-                "input of an item. Nothing was called."
-            )
-        if items and self._key_field and not any(has_field(it, self._key_field) for it in items):
-            raise FanOutError(
-                f"{self.name}: key={self._key_field!r} names no field of the "
-                f"items{_fields_of(items[0])}; nothing was sent."
-            )
-        plan = self._plan.adapted(get_runtime().context)
-        run = Run(new_run_id(), plan, shared)
-        size = self._size_for(len(items))
-        starts = range(0, max(1, len(items)), size)
+        shared = {name: state_value(state, name, self.name) for name in self.shared}
+        run_id = new_run_id()
+        with self._sources_named():
+            given = self._intake.find(state, run_id, config)
+            source, kept, total = given.live, given.kept, len(given.live)
+            head = given.head()
+            self._check_fields(given, head, shared)
+            about = {"total": total, "items": source.name, "source": given.whereabouts}
+        plan = self._plan.adapted(get_runtime().context, head)
+        run = Run(run_id, plan, shared, about)
+        size = self._size_for(total)
+        starts = range(0, max(1, total), size)
         for number, start in enumerate(starts):
-            run.add(plan.shard(number, start, items[start : start + size], shared))
+            run.add(plan.shard(number, source, start, min(size, total - start)))
         registry.register(run)
         return [
             Send(
@@ -229,12 +242,55 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
                     "shard": shard.number,
                     "shards": len(starts),
                     "start": shard.start,
-                    "items": shard.items,
+                    "count": shard.count,
+                    "source": kept.reference(shard.start, shard.stop),
                     "shared": shared,
                 },
             )
             for shard in run.shards.values()
         ]
+
+    def _check_fields(self, given: Given, head: Sequence[Any], shared: Mapping[str, Any]) -> None:
+        """Refuse, before anything is sent, what can be asked for no item at all.
+
+        Raises:
+            FanOutError: If no item has a field that is wanted.
+        """
+        if not head:
+            return
+        task = self._plan.task
+        for variant in self._plan.variants:
+            if isinstance(variant.task, Prompt) and (
+                absent := variant.task.missing_fields(given.examples(head), shared)
+            ):
+                braces = " Write braces that are meant literally twice, as in {{ and }}."
+                raise FanOutError(
+                    f"{self.name}: the prompt wants {', '.join(map(repr, absent))}, which neither "
+                    f"the items{_fields_of(head[0])} nor shared={list(self.shared)!r} have; "
+                    f"nothing was sent.{'' if all(map(str.isidentifier, absent)) else braces}"
+                )
+        if isinstance(task, RunnableTask) and (lost := task.misses(head[0], shared)):
+            raise FanOutError(
+                f"{self.name}: {task.name} takes {_listed(lost)}, and the items"
+                f"{_fields_of(head[0])} have none of these; put a step before it that makes its "
+                "input of an item. Nothing was called."
+            )
+        key = self._key_field
+        if key and not any(has_field(item, key) for item in given.examples(head)):
+            raise FanOutError(
+                f"{self.name}: key={key!r} names no field of the items{_fields_of(head[0])}; "
+                "nothing was sent."
+            )
+
+    @contextlib.contextmanager
+    def _sources_named(self) -> Iterator[None]:
+        """Say whose items they are that cannot be read."""
+        try:
+            yield
+        except SourceError as error:
+            raise FanOutError(f"{self.name}: {str(error).rstrip('.')}.") from error
+        except OSError as error:
+            raise FanOutError(f"{self.name}: its items cannot be kept: {error}.") from error
 
     def _refuse_loop_threads(self) -> None:
         if is_loop_thread():
@@ -243,17 +299,6 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
                 "(in an async endpoint or an async task), where it would wait for itself for "
                 "ever; use ainvoke there."
             )
-
-    def _items_of(self, state: Any) -> Sequence[Any]:
-        if callable(self.items):
-            found, where = self.items(state), "items(state)"
-        else:
-            found, where = _state_value(state, self.items, self.name), f"state[{self.items!r}]"
-        if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):
-            raise FanOutError(
-                f"{self.name}: {where} is a {type(found).__name__}; a list of items is needed."
-            )
-        return found if isinstance(found, list | tuple) else list(found)
 
     def _size_for(self, total: int) -> int:
         if self._shard_size == "auto":
@@ -287,8 +332,8 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Wait for a shard, from async code."""
-        if self._plan.makes_keys and not registry.has(input):
-            # After a restart: the branch makes its shard, and with it keys, in user code.
+        if not registry.has(input):
+            # After a restart the branch brings its shard, and looks for its items.
             run, shard, trace = await asyncio.to_thread(self._claim, input, config)
         else:
             run, shard, trace = self._claim(input, config)
@@ -315,18 +360,36 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             )
         writer = _writer_of_this_branch()
         runtime = get_runtime()
-        number = branch["shard"]
-        plan = self._plan.adapted(runtime.context)
-        run, shard = registry.claim(
-            branch["run"],
-            number,
-            runtime.control,
-            begin=lambda: Run(branch["run"], plan, branch["shared"]),
-            shard=lambda: plan.shard(number, branch["start"], branch["items"], branch["shared"]),
-        )
+        with self._sources_named():
+            run, shard = registry.claim(
+                branch["run"],
+                branch["shard"],
+                runtime.control,
+                begin=lambda: self._begin_again(branch, runtime.context),
+                shard=lambda: self._shard_again(branch),
+            )
         shard.config = config
         run.watch(shard, writer)
         return run, shard, Trace(run, shard)
+
+    def _begin_again(self, branch: Mapping[str, Any], context: Any) -> Run:
+        """The run of a branch that comes back after a restart."""
+        first = self._reopened(branch["source"]).read(branch["start"], branch["start"] + 1)
+        head = first if branch["count"] else ()
+        return Run(branch["run"], self._plan.adapted(context, head), branch["shared"])
+
+    def _shard_again(self, branch: Mapping[str, Any]) -> Shard:
+        """The shard of a branch that comes back after a restart."""
+        source = self._reopened(branch["source"])
+        return self._plan.shard(branch["shard"], source, branch["start"], branch["count"])
+
+    def _reopened(self, reference: Mapping[str, Any]) -> Source:
+        """The source of a reference; one for all branches that refer to the same file."""
+        if self._last_source is not None and self._last_source[0] == reference:
+            return self._last_source[1]
+        source = reopen(reference)
+        self._last_source = dict(reference), source
+        return source
 
     def _report(
         self, branch: Mapping[str, Any], receipt: Receipt, config: RunnableConfig | None
@@ -339,6 +402,15 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             "receipts": {str(branch["shard"]): receipt},
         }
         return {self.channel: receipts}
+
+
+def _task_of_items(items: Any) -> Prompt | None:
+    """What is asked where no task is given: the items say it, or a sweep does."""
+    if isinstance(items, OpenAIBatch):
+        return ReadyRequest()
+    if isinstance(items, Sweep) and items.has_prompts:
+        return None
+    raise TypeError("FanOutNode(task=...) is missing: say what to do for each item.")
 
 
 def _task(given: Any, version: str | None) -> Prompt | RemoteFunction | RunnableTask:
@@ -354,16 +426,6 @@ def _writer_of_this_branch() -> Writer:
     writer = get_stream_writer()
     context = contextvars.copy_context()
     return lambda event: context.run(writer, event)
-
-
-def _state_value(state: Any, name: str, node: str) -> Any:
-    """A field of the graph's state, whatever class the state has."""
-    missing = object()
-    value = field_of(state, name, missing)
-    if value is missing:
-        there = sorted(state) if isinstance(state, Mapping) else sorted(vars(state))
-        raise FanOutError(f"{node}: the state has no {name!r}; it has {', '.join(there)}.")
-    return value
 
 
 def _fields_of(item: Any) -> str:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError, Scheduler, explain
-from langgraph_hpc_fanout.records import Failure, Outcome, Reply, Request, Usage
+from langgraph_hpc_fanout.items.source import BadRow
+from langgraph_hpc_fanout.records import NOTHING, Failure, Outcome, Reply, Request, Usage
+from langgraph_hpc_fanout.runs.answers import ASKED
 from langgraph_hpc_fanout.tasks.answer import Answer
 from langgraph_hpc_fanout.tasks.prompt import Prompt
-from langgraph_hpc_fanout.tasks.remote import RemoteFunction
 from langgraph_hpc_fanout.tasks.schema import refuses_schema
 
 if TYPE_CHECKING:
+    from langgraph_hpc_fanout.runs.reading import Place
     from langgraph_hpc_fanout.runs.run import Run
     from langgraph_hpc_fanout.runs.shard import Shard
 
@@ -36,28 +39,31 @@ class Question:
     Attributes:
         shard: The shard of its item.
         offset: Its place in the shard.
+        asked: Hash of what is asked, where the key is the user's own.
         reasks: How often it was asked again because an answer did not fit the schema.
         usage: Tokens of the answers that did not fit.
     """
 
     shard: Shard
     offset: int
+    asked: str | None = None
     reasks: int = 0
     usage: Usage | None = None
 
 
 class Asking:
-    """The scheduler's client for one run.
+    """The scheduler's client for the variants of a run that ask one model.
 
     Args:
         run: Whose items they are.
-        task: What to ask, or to call.
+        variants: Their numbers.
     """
 
-    def __init__(self, run: Run, task: Prompt | RemoteFunction) -> None:
+    def __init__(self, run: Run, variants: Sequence[int]) -> None:
+        self.reader = run.reader(variants, self.refresh)
         self._run = run
         self._plan = run.plan
-        self._task = task
+        self._task = run.plan.variants[variants[0]].task
         self._model: str | None = None
         self._scheduler: Scheduler | None = None
         self._job: Job | None = None
@@ -77,8 +83,6 @@ class Asking:
         except NoEndpointError as error:
             self._run.fail(str(error))
             return
-        if self._run.closed:
-            return
         self._scheduler = scheduler
         self._job = Job(
             self,
@@ -87,6 +91,9 @@ class Asking:
             item_deadline=self._plan.item_deadline,
             concurrency=self._plan.concurrency,
         )
+        await self._run.recover(scheduler.lanes)
+        if self._run.closed:
+            return
         scheduler.add(self._job)
 
     def refresh(self) -> None:
@@ -102,25 +109,25 @@ class Asking:
     # -- the scheduler's client -----------------------------------------------------------
 
     def feed(self, most: int) -> Sequence[Ticket]:
-        """Make requests of the next items; what the journal knows is settled at once."""
+        """Make requests of the next items; what is known already is settled at once."""
         tickets: list[Ticket] = []
         for _ in range(_LOOKED_AT):
-            if len(tickets) == most or (place := self._run.take()) is None:
+            if len(tickets) == most or (place := self.reader.take()) is None:
                 return tickets
-            request = self._run.guard(self._request_for, *place)
-            if request is not None:
-                tickets.append(Ticket(Question(*place), request))
+            ticket = self._run.guard(self._ticket_for, place)
+            if ticket is not None:
+                tickets.append(ticket)
         if not tickets:
-            asyncio.get_running_loop().call_soon(self._run.refresh)
+            asyncio.get_running_loop().call_soon(self.refresh)
         return tickets
 
     def unfed(self) -> int:
         """How many items are still to be looked at."""
-        return self._run.untaken()
+        return self.reader.untaken
 
     def settle(self, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
         """Turn the last word on a request into its item's outcome, or ask again."""
-        self._run.guard(self._settle, ticket, reply, lane, seconds)
+        self._run.guard(self._settle, ticket, reply, lane.name, seconds)
 
     def abort(self, failures: Sequence[Failure]) -> None:
         """No endpoint can go on, or the pool was closed: end the run."""
@@ -130,26 +137,48 @@ class Asking:
 
     # -- requests -------------------------------------------------------------------------
 
-    def _request_for(self, shard: Shard, offset: int) -> Request | None:
-        """The request for a place, or None when its outcome is known without one."""
+    def _ticket_for(self, place: Place) -> Ticket | None:
+        """A ticket for a place, or None when its outcome comes without one."""
+        shard, offset, item, key, _ = place
+        if isinstance(item, BadRow):
+            self._run.refuse(place, Failure("permanent", item.reason))
+            return None
+        task = self._plan.variants[shard.variant(offset)].task
+        asked = None
         try:
-            request = self._task.request(
-                shard.item(offset),
-                self._run.shared,
-                model=self._model,
-                sample=shard.sample(offset),
+            sample = shard.sample(offset)
+            request: Request = task.request(
+                item, self._run.shared, model=self._model, sample=sample
             )
-            if (key := shard.key(offset)) is not None:
-                request = replace(request, key=key)
+            if isinstance(key, Exception):
+                raise key
+            if key is not None:
+                asked = request.key
+                request = replace(request, key=self._plan.key_of(key, shard, offset))
         except Exception as error:  # noqa: BLE001 - the item's fault, whatever it is
-            message = f"Item {shard.index(offset)} cannot be asked: {words_of(error)}."
-            self._run.refuse(shard, offset, Failure("permanent", message))
+            self._run.cannot_ask(place, error)
             return None
-        if self._run.known(shard, offset, request.key, self._task.accepts):
+        if self._run.known(place, request.key, asked, task.accepts):
             return None
-        if self._in_words and isinstance(self._task, Prompt):
-            return self._task.in_words(request)
-        return request
+        if self._in_words and isinstance(task, Prompt) and task.has_schema(request):
+            request = task.in_words(request)
+        ticket = Ticket(Question(shard, offset, asked), request)
+        return None if self._is_under_way(ticket) else ticket
+
+    def _is_under_way(self, ticket: Ticket) -> bool:
+        """Whether a process that is gone has sent this, and its reply is here or may come."""
+        recovery = self._run.recovery
+        return recovery is not None and recovery.claim(
+            ticket.request.key, partial(self._run.guard, self._take_back, ticket)
+        )
+
+    def _take_back(self, ticket: Ticket, reply: Reply | None, endpoint: str) -> None:
+        if reply is not None and reply.body is not None:
+            ticket.attempts = reply.tries
+            self._settle(ticket, reply, endpoint, reply.seconds or 0.0)
+        elif self._job is not None and self._scheduler is not None:
+            self._job.push(ticket)
+            self._scheduler.offer(self._job)
 
     def _ask_again(self, ticket: Ticket, question: Question, request: Request) -> None:
         if self._job is not None and self._scheduler is not None:
@@ -158,39 +187,26 @@ class Asking:
 
     # -- answers --------------------------------------------------------------------------
 
-    def _settle(self, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
+    def _settle(self, ticket: Ticket, reply: Reply, endpoint: str, seconds: float) -> None:
         question: Question = ticket.tag
+        task = self._plan.variants[question.shard.variant(question.offset)].task
         if reply.body is None:
             assert reply.failure is not None  # noqa: S101 - the lane sees to it
-            if (said := self._said_in_words(ticket.request, reply.failure)) is not None:
-                self._ask_again(ticket, question, said)
+            if _refuses_schema(task, ticket.request, reply.failure):
+                self._say_in_words(reply.failure)
+                self._ask_again(ticket, question, task.in_words(ticket.request))
                 return
             error = _naming_item(reply.failure, question)
-            outcome = self._outcome(ticket, lane, seconds, ok=False, error=error)
+            outcome = _outcome(ticket, endpoint, seconds, ok=False, error=error)
         else:
-            answer = self._task.read(reply.body)
+            answer: Answer = task.read(reply.body)
             usage = _sum(question.usage, reply.usage)
-            if (request := self._corrected(ticket.request, answer, question)) is not None:
+            if _is_to_be_corrected(task, answer, question):
                 again = replace(question, reasks=question.reasks + 1, usage=usage)
-                self._ask_again(ticket, again, request)
+                self._ask_again(ticket, again, task.ask_again(ticket.request, answer))
                 return
-            outcome = self._answered(ticket, reply.body, answer, usage, lane, seconds)
+            outcome = _answered(ticket, reply.body, answer, usage, endpoint, seconds)
         self._run.record(question.shard, question.offset, outcome)
-
-    def _corrected(self, request: Request, answer: Answer, question: Question) -> Request | None:
-        """The request with the reason why its answer does not do, if it may be asked again."""
-        task = self._task
-        if isinstance(task, Prompt) and answer.misfit is not None and question.reasks < task.reasks:
-            return task.ask_again(request, answer)
-        return None
-
-    def _said_in_words(self, request: Request, failure: Failure) -> Request | None:
-        """The request with its schema in words, where the server refuses that as a schema."""
-        task = self._task
-        if not (isinstance(task, Prompt) and task.has_schema(request) and refuses_schema(failure)):
-            return None
-        self._say_in_words(failure)
-        return task.in_words(request)
 
     def _say_in_words(self, failure: Failure) -> None:
         if not self._in_words:
@@ -202,52 +218,75 @@ class Asking:
                 failure.message,
             )
 
-    def _answered(
-        self,
-        ticket: Ticket,
-        body: Any,
-        answer: Answer,
-        usage: Usage | None,
-        lane: Lane,
-        seconds: float,
-    ) -> Outcome:
-        meta: dict[str, Any] = {}
-        error = None
-        if answer.fault is not None:
-            message = f"The answer of {lane.name} {answer.fault}."
-            error = Failure("invalid_output", message, None, False, lane.name)
-            meta["raw"] = answer.text
-        if answer.choices > 1:
-            meta["choices"] = answer.choices
-        if ticket.tag.reasks:
-            meta["reasks"] = ticket.tag.reasks
-        model = body.get("model")
-        return self._outcome(
-            ticket,
-            lane,
-            seconds,
-            ok=error is None,
-            value=answer.value,
-            error=error,
-            usage=usage,
-            model=model if isinstance(model, str) else None,
-            finish_reason=answer.finish_reason,
-            meta=meta,
-        )
 
-    @staticmethod
-    def _outcome(ticket: Ticket, lane: Lane, seconds: float, *, ok: bool, **fields: Any) -> Outcome:
-        question: Question = ticket.tag
-        fields = {"usage": question.usage, **fields}
-        return question.shard.outcome(
-            ticket.request.key,
-            question.offset,
-            ok=ok,
-            endpoint=lane.name,
-            attempts=ticket.attempts,
-            latency=seconds,
-            **fields,
-        )
+def _is_to_be_corrected(task: Any, answer: Answer, question: Question) -> bool:
+    """Whether an answer does not fit its schema, and may be asked for again with the reason."""
+    return (
+        isinstance(task, Prompt) and answer.misfit is not None and question.reasks < task.reasks
+    )
+
+
+def _refuses_schema(task: Any, request: Request, failure: Failure) -> bool:
+    """Whether the server refuses the request for its schema, which can be said in words."""
+    return isinstance(task, Prompt) and task.has_schema(request) and refuses_schema(failure)
+
+
+def _answered(
+    ticket: Ticket,
+    body: Any,
+    answer: Answer,
+    usage: Usage | None,
+    endpoint: str,
+    seconds: float,
+) -> Outcome:
+    meta: dict[str, Any] = {}
+    error = None
+    if answer.fault is not None:
+        message = f"The answer of {endpoint} {answer.fault}."
+        error = Failure("invalid_output", message, None, False, endpoint)
+        meta["raw"] = answer.text
+    if answer.choices > 1:
+        meta["choices"] = answer.choices
+    if ticket.tag.reasks:
+        meta["reasks"] = ticket.tag.reasks
+    model = body.get("model")
+    return _outcome(
+        ticket,
+        endpoint,
+        seconds,
+        ok=error is None,
+        value=answer.value,
+        error=error,
+        usage=usage,
+        model=model if isinstance(model, str) else None,
+        finish_reason=answer.finish_reason,
+        meta=meta,
+    )
+
+
+def _outcome(
+    ticket: Ticket,
+    endpoint: str,
+    seconds: float,
+    *,
+    ok: bool,
+    meta: Mapping[str, Any] = NOTHING,
+    **fields: Any,
+) -> Outcome:
+    question: Question = ticket.tag
+    if question.asked is not None:
+        meta = {**meta, ASKED: question.asked}
+    fields = {"usage": question.usage, **fields}
+    return question.shard.outcome(
+        ticket.request.key,
+        question.offset,
+        ok=ok,
+        endpoint=endpoint,
+        attempts=ticket.attempts,
+        latency=seconds,
+        meta=meta,
+        **fields,
+    )
 
 
 def _naming_item(failure: Failure, question: Question) -> Failure:

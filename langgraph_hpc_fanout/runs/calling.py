@@ -34,12 +34,15 @@ from langgraph.errors import GraphBubbleUp, GraphInterrupt
 
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop, task_loop
 from langgraph_hpc_fanout.dispatch.scope import Scope, context_of
-from langgraph_hpc_fanout.records import ChatError, Failure, Outcome, Usage
+from langgraph_hpc_fanout.items.source import BadRow
+from langgraph_hpc_fanout.records import NOTHING, ChatError, Failure, Outcome, Usage
+from langgraph_hpc_fanout.runs.answers import ASKED
 from langgraph_hpc_fanout.runs.asking import words_of
 from langgraph_hpc_fanout.tasks.runnable import RunnableTask
 from langgraph_hpc_fanout.tasks.values import to_json
 
 if TYPE_CHECKING:
+    from langgraph_hpc_fanout.runs.reading import Place
     from langgraph_hpc_fanout.runs.run import Run
     from langgraph_hpc_fanout.runs.shard import Shard
 
@@ -64,6 +67,7 @@ class Call:
     shard: Shard
     offset: int
     key: str
+    asked: str | None
     input: Any
     config: RunnableConfig
 
@@ -86,6 +90,7 @@ class Calling:
         config: RunnableConfig,
     ) -> None:
         plan = run.plan
+        self.reader = run.reader([0], self.refresh)
         self._run = run
         self._task = task
         self._deadline = plan.item_deadline
@@ -123,13 +128,13 @@ class Calling:
         """Hand more calls to the host: enough to keep it busy, few enough to keep in memory."""
         calls = []
         for _ in range(_LOOKED_AT):
-            if self._handed_over >= 2 * self._most or (place := self._run.take()) is None:
+            if self._handed_over >= 2 * self._most or (place := self.reader.take()) is None:
                 break
-            if (call := self._run.guard(self._call_for, *place)) is not None:
+            if (call := self._run.guard(self._call_for, place)) is not None:
                 self._handed_over += 1
                 calls.append(call)
         else:
-            asyncio.get_running_loop().call_soon(self._run.refresh)
+            asyncio.get_running_loop().call_soon(self.refresh)
         if calls:
             self._on_host(self._accept, calls)
 
@@ -139,20 +144,23 @@ class Calling:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _call_for(self, shard: Shard, offset: int) -> Call | None:
-        """The call for a place, or None when its outcome is known without one."""
-        try:
-            key = shard.key(offset)
-        except Exception as error:  # noqa: BLE001 - the item's fault, whatever it is
-            message = f"Item {shard.index(offset)} cannot be asked: {words_of(error)}."
-            self._run.refuse(shard, offset, Failure("permanent", message), key="")
+    def _call_for(self, place: Place) -> Call | None:
+        """The call for a place, or None when its outcome comes without one."""
+        shard, offset, item, key, asked = place
+        if isinstance(item, BadRow):
+            self._run.refuse(place, Failure("permanent", item.reason))
+            return None
+        if isinstance(key, Exception):
+            self._run.cannot_ask(place, key)
             return None
         assert key is not None  # noqa: S101 - the plan sees to it
-        if self._run.known(shard, offset, key, lambda _: True):
+        # Without a journal, equal items of a function that throws dice are thrown for each.
+        has_journal = self._run.plan.journal is not None
+        if has_journal and self._run.known(place, key, asked, lambda _: True):
             return None
-        given = self._task.input(shard.item(offset), self._run.shared)
+        given = self._task.input(item, self._run.shared)
         # In sync code branches come a few at a time, so some items are called before their own.
-        return Call(shard, offset, key, given, shard.config or self._config)
+        return Call(shard, offset, key, asked, given, shard.config or self._config)
 
     def _collect(self) -> None:
         self._collecting = False  # before the look, so that nothing that comes later is left
@@ -161,7 +169,7 @@ class Calling:
             self._handed_over -= 1
             if not self._run.closed:
                 self._run.guard(self._run.record, call.shard, call.offset, outcome)
-        self._run.refresh()
+        self.refresh()
 
     def _on_host(self, function: Callable[..., Any], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the host's loop was closed: nobody waits
@@ -237,6 +245,7 @@ class Calling:
             latency=time.monotonic() - began,
             model=model,
             usage=usage,
+            meta=NOTHING if call.asked is None else {ASKED: call.asked},
             **fields,
         )
         self._send_back(call, outcome)

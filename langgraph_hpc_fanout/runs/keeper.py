@@ -1,16 +1,20 @@
-"""Where the outcomes of a run are kept: in graph state while they are few, else in a journal."""
+"""Where the outcomes of a run are kept, and found: in graph state while few, else in a journal."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import orjson
 
+from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
 from langgraph_hpc_fanout.journal.columns import OUTCOME_BYTES
 from langgraph_hpc_fanout.journal.journal import Journal
+from langgraph_hpc_fanout.journal.log import JournalError, Log, log_at
 from langgraph_hpc_fanout.journal.results import Results
 from langgraph_hpc_fanout.records import Outcome
 from langgraph_hpc_fanout.runs.shard import Shard
@@ -19,6 +23,51 @@ logger = logging.getLogger("langgraph_hpc_fanout")
 
 INLINE_BYTES = 16 * 1024 * 1024
 """Outcomes beyond this size do not travel in graph state."""
+_UNWRITTEN_BYTES = 4 * 1024 * 1024
+"""Outcomes of this size are not left unwritten for the next half second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An outcome that is there already.
+
+    Attributes:
+        outcome: It.
+        run: The run that paid for it.
+        at: Where it stands in the run's own journal; None when it is elsewhere.
+    """
+
+    outcome: Outcome
+    run: str
+    at: int | None = None
+
+
+class Host(Protocol):
+    """Whose outcomes a keeper keeps: a run, which is told what becomes of them."""
+
+    def all_shards(self) -> Sequence[Shard]:
+        """The run's shards so far."""
+        ...
+
+    def is_complete(self) -> bool:
+        """Whether each of them has all of its outcomes."""
+        ...
+
+    def reported(self) -> None:
+        """Branches have been let go."""
+        ...
+
+    def stall(self, why: str) -> None:
+        """The disk does not take outcomes. None is lost, and writing is tried again."""
+        ...
+
+    def unstall(self) -> None:
+        """The disk takes them again."""
+        ...
+
+    def fail(self, why: str) -> None:
+        """The journal is not ours any more."""
+        ...
 
 
 class Keeper:
@@ -29,9 +78,8 @@ class Keeper:
         name: Name of the fan-out.
         scope: Whose keys its own are.
         journal: Where to keep outcomes; None for graph state.
-        shards: Gives the run's shards so far.
-        reported: Called when branches have been let go.
-        failed: Called with a sentence when the disk does not take it.
+        about: What the journal is to hold of the run besides its outcomes.
+        host: The run.
     """
 
     def __init__(
@@ -40,17 +88,18 @@ class Keeper:
         name: str,
         scope: str,
         journal: Journal | None,
-        shards: Callable[[], Sequence[Shard]],
-        reported: Callable[[], None],
-        failed: Callable[[str], None],
+        about: Mapping[str, Any],
+        host: Host,
     ) -> None:
         self._run = run
         self._name = name
         self._scope = scope
         self._journal = journal
-        self._shards = shards
-        self._reported = reported
-        self._failed = failed
+        self._about = about
+        self._host = host
+        self._log: Log | None = None
+        self._caches: list[Log] = []
+        self._inline: dict[str, Outcome] = {}
         self._inline_bytes = 0
         self._unflushed: list[Shard] = []
         self._flushing: asyncio.Task[None] | None = None
@@ -60,73 +109,141 @@ class Keeper:
         """Directory of the journal, if there is one (by now)."""
         return None if self._journal is None else str(self._journal.directory)
 
-    async def load(self) -> None:
-        """Learn what the journal knows already."""
+    @property
+    def log(self) -> Log | None:
+        """The journal's log, once it is open."""
+        return self._log
+
+    @property
+    def retries_failures(self) -> bool:
+        """Whether items that failed in earlier runs are asked again."""
+        return self._journal is None or self._journal.retry_failures
+
+    async def open(self) -> None:
+        """Become the journal's writer, and learn what it knows already.
+
+        Raises:
+            JournalError: If another process writes to it, or it cannot be used.
+        """
         if self._journal is not None:
-            await asyncio.to_thread(self._journal.log.refresh)
+            self._log = await asyncio.to_thread(self._acquire, self._journal)
+            dispatch_loop().at_exit(self.close)
 
-    def find(self, key: str) -> tuple[int, Outcome] | None:
-        """Where the answer of an earlier run to a key stands, and the answer."""
-        return None if self._journal is None else self._journal.log.find(self._scope, key)
+    # -- what is known --------------------------------------------------------------------
 
-    def reuse(self, shard: Shard, offset: int, at: int) -> None:
-        """Keep the answer that was found as that of a place."""
-        assert self._journal is not None  # noqa: S101 - narrows the type
-        self._journal.log.reuse(self._run, shard.place(offset), at)
+    def find(self, key: str) -> Known | None:
+        """What has become of a key so far: here, and in the journals that are its cache."""
+        if self._log is None:
+            kept = self._inline.get(key)
+            return None if kept is None else Known(kept, self._run)
+        if (found := self._log.find(self._scope, key)) is not None and found.outcome.ok:
+            return Known(found.outcome, found.run, found.at)
+        for cache in self._caches:
+            elsewhere = cache.find(self._scope, key)
+            if elsewhere is not None and elsewhere.outcome.ok:
+                return Known(elsewhere.outcome, elsewhere.run)
+        return None if found is None else Known(found.outcome, found.run, found.at)
+
+    def reuse(self, shard: Shard, offset: int, known: Known, meta: Mapping[str, Any]) -> Outcome:
+        """Keep what is known as the outcome of a place, and return it."""
+        found = known.outcome
+        outcome = replace(
+            found,
+            index=shard.index(offset),
+            sample=shard.sample(offset),
+            attempts=0,
+            meta={**found.meta, **meta, "cached": True},
+        )
+        if self._log is not None and known.at is not None:
+            self._log.reuse(self._run, shard.place(offset), known.at, meta or None)
+            self._flush_when_much(self._log)
+        else:
+            self.keep(shard, offset, outcome)
+        return outcome
+
+    # -- what is new ----------------------------------------------------------------------
 
     def keep(self, shard: Shard, offset: int, outcome: Outcome) -> None:
         """Keep an outcome."""
-        if self._journal is not None:
-            self._append(self._journal, shard, offset, outcome)
+        if self._log is not None:
+            self._log.append(self._run, self._scope, shard.place(offset), outcome)
+            self._flush_when_much(self._log)
             return
         shard.outcomes[offset] = outcome
+        if outcome.ok:
+            self._inline[outcome.key] = outcome
         self._inline_bytes += _weight(outcome)
         if self._inline_bytes > INLINE_BYTES:
             self._spill()
 
     def report(self, shard: Shard) -> None:
         """Let a complete shard's branch go on, once its outcomes are safe."""
-        if self._journal is None:
-            shard.report(None)
-            self._reported()
+        if self._log is None:  # in graph state, or empty, which needs no journal
+            shard.report(self.directory)
+            self._host.reported()
         else:
             self._unflushed.append(shard)
             self.flush_soon()
 
     def flush_soon(self) -> None:
         """Write what was kept, unless that is under way."""
-        if self._journal is not None and self._flushing is None:
-            self._flushing = asyncio.get_running_loop().create_task(self._flush(self._journal))
+        if self._log is not None and self._flushing is None:
+            self._flushing = asyncio.get_running_loop().create_task(self._flush(self._log))
 
-    async def flush_last(self) -> None:
-        """Write what can be written of a run that has ended."""
-        if self._journal is None:
+    async def close(self) -> None:
+        """Write what can be written of a run that has ended, and let others write."""
+        if self._flushing is not None:
+            await self._flushing
+        log, self._log = self._log, None
+        if log is None:
             return
+        dispatch_loop().forget(self.close)
         try:
-            await asyncio.to_thread(self._journal.log.flush)
-        except OSError:
-            logger.exception("The journal %s cannot be written", self._journal.directory)
+            await asyncio.to_thread(log.release)
+        except (OSError, JournalError) as error:
+            logger.error("The journal %s cannot be written: %s", log.directory, error)  # noqa: TRY400
 
     def outcomes(self) -> Iterable[Outcome]:
         """What was kept, in input order."""
-        shards = sorted(self._shards(), key=lambda shard: shard.start)
+        shards = sorted(self._host.all_shards(), key=lambda shard: shard.start)
         if (directory := self.directory) is not None:
             return Results(self._run, [shard.receipt(directory) for shard in shards])
         return list(itertools.chain.from_iterable(shard.kept() for shard in shards))
 
-    async def _flush(self, journal: Journal) -> None:
+    # -- the journal ----------------------------------------------------------------------
+
+    def _acquire(self, journal: Journal) -> Log:
+        log = journal.log
+        log.acquire(takeover=journal.takeover)
+        for directory in journal.cache:
+            cache = log_at(directory)
+            cache.refresh()
+            self._caches.append(cache)
+        log.begin(self._run, self._about)
+        return log
+
+    def _flush_when_much(self, log: Log) -> None:
+        if log.unwritten > _UNWRITTEN_BYTES:
+            self.flush_soon()
+
+    async def _flush(self, log: Log) -> None:
+        shards: list[Shard] = []
         try:
             while True:
-                written, self._unflushed = self._unflushed, []
-                await asyncio.to_thread(journal.log.flush)
-                for shard in written:
-                    shard.report(str(journal.directory))
+                shards, self._unflushed = self._unflushed, []
+                await asyncio.to_thread(log.flush)
+                for shard in shards:
+                    shard.report(self.directory)
                 if not self._unflushed:
                     break
-            self._reported()
-        except Exception as error:  # noqa: BLE001 - branches wait: they must be told
-            self._unflushed += written
-            self._failed(f"The journal {journal.directory} cannot be written: {error}.")
+        except JournalError as error:
+            self._host.fail(str(error))
+        except OSError as error:
+            self._unflushed += shards
+            self._host.stall(f"The journal {log.directory} cannot be written: {error}.")
+        else:
+            self._host.unstall()
+            self._host.reported()
         finally:
             self._flushing = None
 
@@ -140,17 +257,18 @@ class Keeper:
             INLINE_BYTES // 2**20,
             journal.directory,
         )
-        for shard in self._shards():
-            for offset, outcome in enumerate(shard.outcomes):
-                if outcome is not None:
-                    self._append(journal, shard, offset, outcome)
-            shard.outcomes = []
-
-    def _append(self, journal: Journal, shard: Shard, offset: int, outcome: Outcome) -> None:
-        journal.log.append(self._run, self._scope, shard.place(offset), outcome)
+        # On the loop, once: a new directory, in which nobody else writes.
+        self._log = self._acquire(journal)
+        self._inline.clear()
+        for shard in self._host.all_shards():
+            for offset, outcome in shard.outcomes.items():
+                self.keep(shard, offset, outcome)
+            shard.outcomes.clear()
 
 
 def _weight(outcome: Outcome) -> int:
     value, raw = outcome.value, outcome.meta.get("raw", "")
     written = len(value) if isinstance(value, str) else len(orjson.dumps(value))
     return OUTCOME_BYTES + written + len(raw)
+
+

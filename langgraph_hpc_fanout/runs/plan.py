@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from langgraph_hpc_fanout.dispatch.retry import Retry
+from langgraph_hpc_fanout.items.source import Source
 from langgraph_hpc_fanout.journal.journal import Journal
 from langgraph_hpc_fanout.pool import Pool
 from langgraph_hpc_fanout.runs.overrides import overrides_in
+from langgraph_hpc_fanout.runs.reading import Identify
 from langgraph_hpc_fanout.runs.shard import Shard
+from langgraph_hpc_fanout.tasks.keys import content_key
 from langgraph_hpc_fanout.tasks.prompt import Prompt
+from langgraph_hpc_fanout.tasks.ready import ReadyRequest
 from langgraph_hpc_fanout.tasks.remote import RemoteFunction
 from langgraph_hpc_fanout.tasks.runnable import RunnableTask
+from langgraph_hpc_fanout.tasks.sweep import Variant
 
 _OF_A_CALL = ("concurrency",)
 _OF_A_PROMPT = ("model", "max_tokens", "temperature", *_OF_A_CALL)
 
+Task = Prompt | RemoteFunction | RunnableTask
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The settings of a `FanOutNode`, as its runs see them; see there for their meaning."""
+    """The settings of a `FanOutNode`, as its runs see them; see there for their meaning.
+
+    Attributes:
+        variants: The ways in which each item is asked; one, unless there is a sweep.
+        swept: What they vary, which a context cannot override.
+    """
 
     name: str
-    task: Prompt | RemoteFunction | RunnableTask
+    variants: tuple[Variant, ...]
     pool: Pool | None
     key: Callable[[Any], str] | None
     journal: Journal | None
@@ -34,45 +45,95 @@ class Plan:
     deadline: float | None
     task_concurrency: int | None
     trace: int
+    swept: tuple[str, ...] = ()
     concurrency: int | None = None
 
     @property
+    def task(self) -> Task:
+        """What is asked; of a sweep the first of its prompts."""
+        task: Task = self.variants[0].task
+        return task
+
+    @property
     def samples(self) -> int:
-        """How often each item is asked."""
+        """How often each variant of an item is asked."""
         return self.task.samples if isinstance(self.task, Prompt) else 1
 
     @property
-    def makes_keys(self) -> bool:
-        """Whether keys are made with the user's code: a function, or what an item is made of."""
-        return self.key is not None or isinstance(self.task, RunnableTask)
+    def per_item(self) -> int:
+        """How many outcomes an item has."""
+        return len(self.variants) * self.samples
 
-    def shard(
-        self, number: int, start: int, items: Sequence[Any], shared: Mapping[str, Any]
-    ) -> Shard:
+    @property
+    def scope(self) -> str:
+        """Where keys are good: hashes of what is asked anywhere, a user's own for the fan-out."""
+        return "" if self.key is None else self.name
+
+    def shard(self, number: int, source: Source, start: int, count: int) -> Shard:
         """A slice of the items, for one branch."""
-        key, task = self.key, self.task
-        if key is None and isinstance(task, RunnableTask):
-            find = task.key if self.journal is not None else task.key_or_any
-            key = partial(find, shared=shared)
-        return Shard(number, start, items, self.samples, self.trace, key)
+        return Shard(number, source, start, count, self.per_item, self.samples, self.trace)
 
-    def adapted(self, context: Any) -> Plan:
+    def steps(self, variants: Iterable[int]) -> list[int]:
+        """The places of these variants among those of an item."""
+        samples = range(self.samples)
+        return [variant * self.samples + sample for variant in variants for sample in samples]
+
+    def identify(self, shared: Mapping[str, Any]) -> Identify | None:
+        """Makes keys with the user's code: a function, or what an item is made of."""
+        key, task = self.key, self.task
+        if isinstance(task, RunnableTask):
+            if key is not None:
+                return lambda item: (key(item), task.hash_of(item, shared))
+            find = task.key if self.journal is not None else task.key_or_any
+            return lambda item: (find(item, shared), None)
+        return None if key is None else lambda item: (key(item), None)
+
+    def key_of(self, key: str, shard: Shard, offset: int) -> str:
+        """A user's own key of an item as that of one of its places."""
+        coordinates = self.coordinates(shard, offset)
+        sample = shard.sample(offset)
+        if coordinates:
+            return content_key([key, sample, coordinates])
+        return content_key([key, sample]) if sample else key
+
+    def coordinates(self, shard: Shard, offset: int) -> Mapping[str, Any]:
+        """Where a place lies in the sweep; empty without one."""
+        return self.variants[shard.variant(offset)].coordinates
+
+    def adapted(self, context: Any, head: Iterable[Any] = ()) -> Plan:
         """The plan with what the user's context overrides, see `runs.overrides`.
+
+        Args:
+            context: The context.
+            head: The first items, some of which may say what model they are for.
 
         Raises:
             FanOutError: If an override is out of range.
         """
         names = _OF_A_PROMPT if isinstance(self.task, Prompt) else _OF_A_CALL
-        wished = overrides_in(context, self.name, names)
-        if not wished:
-            return self
+        free = [name for name in names if name not in self.swept]
+        wished = overrides_in(context, self.name, free)
         concurrency = wished.pop("concurrency", None)
-        task = self.task
-        if wished and isinstance(task, Prompt):
-            task = task.adapted(**wished)
-        return replace(self, task=task, concurrency=concurrency)
+        plan = self if concurrency is None else replace(self, concurrency=concurrency)
+        if wished:
+            plan = plan._with_tasks(lambda task: task.adapted(**wished))
+        if isinstance(self.task, ReadyRequest):
+            plan = plan._with_tasks(lambda task: task.for_items(head))
+        return plan
 
+    def _with_tasks(self, adapt: Callable[[Any], Any]) -> Plan:
+        variants = [replace(variant, task=adapt(variant.task)) for variant in self.variants]
+        return replace(self, variants=tuple(variants))
 
+    def describe(self) -> dict[str, Any]:
+        """What a journal is to say about a run of it."""
+        about: dict[str, Any] = {"fan_out": self.name, "task": self.task.describe()}
+        if self.samples > 1:
+            about["samples"] = self.samples
+        if self.per_item > self.samples:
+            about["per_item"] = self.per_item
+            about["sweep"] = [dict(variant.coordinates) for variant in self.variants]
+        return about
 def check_meaning(plan: Plan, version: str | None) -> None:
     """Refuse settings that the task would ignore.
 

@@ -6,20 +6,25 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
 
+from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
-from langgraph_hpc_fanout.records import Failure, FanOutError, Outcome
+from langgraph_hpc_fanout.journal.log import JournalError
+from langgraph_hpc_fanout.records import NOTHING, Failure, FanOutError, Outcome
 from langgraph_hpc_fanout.runs import garbage
-from langgraph_hpc_fanout.runs.asking import Asking
+from langgraph_hpc_fanout.runs.answers import Answers
+from langgraph_hpc_fanout.runs.asking import Asking, words_of
 from langgraph_hpc_fanout.runs.calling import Calling
 from langgraph_hpc_fanout.runs.interrupt import INTERRUPTED, InterruptWatch
-from langgraph_hpc_fanout.runs.keeper import Keeper
+from langgraph_hpc_fanout.runs.keeper import Keeper, Known
 from langgraph_hpc_fanout.runs.plan import Plan
+from langgraph_hpc_fanout.runs.reading import Place, Reader
+from langgraph_hpc_fanout.runs.recovery import Recovery
 from langgraph_hpc_fanout.runs.shard import Shard
 from langgraph_hpc_fanout.tasks.keys import item_key
 from langgraph_hpc_fanout.tasks.runnable import RunnableTask
@@ -30,12 +35,17 @@ logger = logging.getLogger("langgraph_hpc_fanout")
 
 _EVENT_SECONDS = 0.25
 _FLUSH_SECONDS = 0.5
+SWEEP = "sweep"
+"""Of outcomes in a sweep: their coordinates, in `meta`."""
 _TURN = 512
 """Most items timed out in a row before others may run."""
 
 
 class Work(Protocol):
-    """How the items of a run are worked on: asked through a pool, or called."""
+    """How some or all variants of a run's items are worked on: asked through a pool, or called."""
+
+    reader: Reader
+    """What hands out its places."""
 
     @property
     def in_flight(self) -> int:
@@ -65,9 +75,12 @@ class Run:
         run_id: Its id.
         plan: What to do with each item.
         shared: Fields for all items.
+        about: What a journal is to say of its items.
     """
 
-    def __init__(self, run_id: str, plan: Plan, shared: Mapping[str, Any]) -> None:
+    def __init__(
+        self, run_id: str, plan: Plan, shared: Mapping[str, Any], about: Mapping[str, Any] = NOTHING
+    ) -> None:
         self.id = run_id
         self.plan = plan
         self.shared = shared
@@ -76,27 +89,24 @@ class Run:
         self.closed = False
         self.when_closed: Callable[[Run], None] = lambda _: None
         self.heed_ctrl_c = False
+        self._opened = False
         self._expired = False
+        self._stalled: str | None = None
         self._interrupt = InterruptWatch()
         self._lock = threading.Lock()
         self._started = False
-        self._queue: deque[Shard] = deque()
-        self._work: Work | None = None
+        self._queue: list[Shard] = []
+        self._works: list[Work] = []
         self._working = False
         self._progress = Progress(plan.name, run_id, time.monotonic)
         self._reporter = Reporter(self._progress, self._in_flight)
         self._ticker: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._keeper = Keeper(
-            run_id,
-            plan.name,
-            # Content hashes are good anywhere; a user's own keys only for the fan-out they name.
-            scope="" if plan.key is None else plan.name,
-            journal=plan.journal,
-            shards=self._all_shards,
-            reported=self._close_if_complete,
-            failed=self._fail_unwritten,
-        )
+        about = {**plan.describe(), **about}
+        self.keeper = Keeper(run_id, plan.name, plan.scope, plan.journal, about, self)
+        self.recovery: Recovery | None = None
+        self._recovering: asyncio.Task[None] | None = None
+        self._answers = Answers(run_id, self.keeper)
 
     def __repr__(self) -> str:
         return f"Run({self.plan.name!r}, {self.id}, {len(self.shards)} shards)"
@@ -130,10 +140,10 @@ class Run:
         garbage.relax()
         task = self.plan.task
         if isinstance(task, RunnableTask):
-            self._work = Calling(self, task, host, config)
+            self._works = [Calling(self, task, host, config)]
         else:
-            self._work = Asking(self, task)
-        dispatch_loop().submit(self._main(self._work))
+            self._works = [Asking(self, variants) for variants in _by_model(self.plan)]
+        dispatch_loop().submit(self._main())
 
     def watch(self, shard: Shard, writer: Writer) -> None:
         """Send progress events through this writer while the shard's branch waits."""
@@ -150,47 +160,60 @@ class Run:
 
     # -- what the work asks for -----------------------------------------------------------
 
-    def take(self) -> tuple[Shard, int] | None:
-        """The next place to fill, or None when there is none right now."""
-        while self._queue:
-            shard = self._queue[0]
-            if shard.next < shard.size:
-                shard.next += 1
-                return shard, shard.next - 1
-            self._queue.popleft()
-        return None
+    def reader(self, variants: Sequence[int], more: Callable[[], None]) -> Reader:
+        """What hands out the places of these variants, and calls `more` when it has more."""
+        return Reader(
+            self.plan.steps(variants), self.plan.identify(self.shared), more, self.fail
+        )
 
-    def untaken(self) -> int:
-        """How many places are still to be filled."""
-        return sum(shard.size - shard.next for shard in self._queue)
+    async def recover(self, lanes: Sequence[Lane]) -> None:
+        """Wait for what a process that is gone has sent to these, and note what is sent now."""
+        if self.keeper.log is None:
+            return
+        if self._recovering is None:
+            self.recovery = Recovery(self.keeper.log, lanes, self._is_answered)
+            self._recovering = asyncio.get_running_loop().create_task(self.recovery.start())
+        await self._recovering
 
     def known(
-        self, shard: Shard, offset: int, key: str, accepts: Callable[[Outcome], bool]
+        self, place: Place, key: str, asked: str | None, accepts: Callable[[Outcome], bool]
     ) -> bool:
-        """Take an earlier run's answer for a place, if the journal has one."""
-        if (found := self._keeper.find(key)) is None or not accepts(found[1]):
-            return False
-        self._keeper.reuse(shard, offset, found[0])
-        value = found[1].value
-        self._count(shard, offset, shard.outcome(key, offset, ok=True, value=value, attempts=0))
-        return True
+        """Whether a place need not ask: its key was asked before, or is being asked."""
+        found = self._answers.look_up((place.shard, place.offset), key, asked, accepts)
+        if isinstance(found, Known):
+            self._reuse(place.shard, place.offset, found)
+        elif isinstance(found, Failure):
+            self.refuse(place, found)
+        return found is not None
 
     def record(self, shard: Shard, offset: int, outcome: Outcome) -> None:
-        """Keep an outcome, the first for its place."""
-        if not shard.done[offset]:
-            self._keeper.keep(shard, offset, outcome)
-            self._count(shard, offset, outcome)
+        """Keep the outcome of a place that was asked, also for those that wait for its key."""
+        waiting = self._answers.settle(outcome.key)
+        self._keep(shard, offset, outcome)
+        if not waiting:
+            return
+        known = self.keeper.find(outcome.key)
+        if known is None or not outcome.ok:
+            known = Known(outcome, self.id)
+        for other, place in waiting:
+            self._reuse(other, place, known)
 
-    def refuse(self, shard: Shard, offset: int, failure: Failure, key: str | None = None) -> None:
+    def refuse(self, place: Place, failure: Failure) -> None:
         """Record that a place has no answer, and was not asked for one."""
-        if key is None:
-            key = _key(shard.item(offset))
-        self.record(shard, offset, shard.outcome(key, offset, ok=False, error=failure))
+        key = place.key if isinstance(place.key, str) else _key(place.item)
+        self._refuse(place.shard, place.offset, failure, key)
+
+    def cannot_ask(self, place: Place, error: Exception) -> None:
+        """Record that nothing could be asked for a place, for this reason."""
+        index = place.shard.index(place.offset)
+        message = f"Item {index} cannot be asked: {words_of(error)}."
+        self.refuse(place, Failure("permanent", message))
 
     def refresh(self) -> None:
         """Have the work look for items again."""
-        if self._work is not None and self._working and not self.closed:
-            self._work.refresh()
+        if self._working and not self.closed:
+            for work in self._works:
+                work.refresh()
 
     def fail(self, why: str) -> None:
         """End the run because it cannot go on."""
@@ -199,19 +222,19 @@ class Run:
     def bubble(self, error: BaseException) -> None:
         """End the run with an exception that LangGraph is to see as it is, after a flush."""
         if not self.closed:
-            self._end(error, flush=True)
+            self._end(error)
 
-    def end_early(self, why: str, level: int, *, flush: bool = True) -> None:
+    def end_early(self, why: str, level: int) -> None:
         """End the run: every branch that is not complete raises, after a flush."""
         if self.closed:
             return
-        journal = self._keeper.directory
+        journal = self.keeper.directory
         if journal is not None and self._progress.done:
             why = f"{why} What was answered is kept in {journal}; run again to go on."
-        error = FanOutError(why, outcomes=self._keeper.outcomes(), journal=journal)
+        error = FanOutError(why, outcomes=self.keeper.outcomes(), journal=journal)
         done, total = self._progress.done, self._progress.total
         logger.log(level, "%s ended with %d of %d items done: %s", self.plan.name, done, total, why)
-        self._end(error, flush=flush)
+        self._end(error)
 
     def guard(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call something of ours; a bug ends the run loudly instead of hanging it."""
@@ -224,22 +247,34 @@ class Run:
 
     # -- on the dispatch loop -------------------------------------------------------------
 
-    async def _main(self, work: Work) -> None:
+    async def _main(self) -> None:
         try:
             loop = asyncio.get_running_loop()
             self._progress.begin()
             self._ticker = loop.create_task(self._tick())
             if self.plan.deadline is not None:
                 self._deadline = loop.call_later(self.plan.deadline, self._expire)
-            for shard in [each for each in self._queue if each.complete]:
-                self._finish(shard)  # an empty list needs neither journal nor pool
+            for shard in self._queue:
+                if shard.complete:
+                    self._finish(shard)  # an empty list needs neither journal nor pool
             if self._is_over():
                 return
-            await self._keeper.load()
+            await self.keeper.open()
             if self._is_over():
+                await self.keeper.close()
                 return
-            await work.start()
+            self._opened = True
+            if self._expired:
+                self._time_all_out()
+                return
+            for shard in self._queue:
+                self._hand_over(shard)
+            self._queue.clear()
+            await asyncio.gather(*(work.start() for work in self._works))
             self._working = True
+            self.refresh()
+        except JournalError as error:
+            self.fail(str(error))
         except Exception as error:
             logger.exception("The fan-out %s could not start", self.plan.name)
             self.fail(f"The fan-out {self.plan.name} could not start: {error!r}")
@@ -248,43 +283,106 @@ class Run:
         # A call, because type checkers take an attribute to stay as it was before an await.
         return self.closed
 
+    def _hand_over(self, shard: Shard) -> None:
+        for work in self._works:
+            work.reader.add(shard)
+
     def _enqueue(self, shard: Shard) -> None:
         if self.error is not None:
             shard.fail(self.error)
-            return
-        if shard.complete:
+        elif shard.complete:
             self._finish(shard)
+        elif not self._opened:
+            self._queue.append(shard)
         elif self._expired:
             self._in_background(self._time_out([shard]))
         else:
-            self._queue.append(shard)
+            self._hand_over(shard)
             self.refresh()
 
+    def _is_answered(self, key: str) -> bool:
+        known = self.keeper.find(key)
+        return known is not None and known.outcome.ok
+
+    def _reuse(self, shard: Shard, offset: int, known: Known) -> None:
+        coordinates = self.plan.coordinates(shard, offset)
+        meta = {SWEEP: dict(coordinates)} if coordinates else NOTHING
+        self._count(shard, offset, self.keeper.reuse(shard, offset, known, meta))
+
+    def _refuse(self, shard: Shard, offset: int, failure: Failure, key: str) -> None:
+        self._keep(shard, offset, shard.outcome(key, offset, ok=False, error=failure))
+
+    def _keep(self, shard: Shard, offset: int, outcome: Outcome) -> None:
+        """Keep an outcome, the first for its place."""
+        if shard.done[offset]:
+            return
+        if coordinates := self.plan.coordinates(shard, offset):
+            outcome = replace(outcome, meta={**outcome.meta, SWEEP: dict(coordinates)})
+        self.keeper.keep(shard, offset, outcome)
+        self._count(shard, offset, outcome)
+
     def _count(self, shard: Shard, offset: int, outcome: Outcome) -> None:
+        if shard.done[offset]:
+            return
         shard.take_note(offset, outcome)
         self._progress.count(outcome)
         if shard.complete:
             self._finish(shard)
 
+    # -- what the keeper tells ------------------------------------------------------------
+
+    def all_shards(self) -> list[Shard]:
+        """The shards so far; a copy, for branches may add some meanwhile."""
+        return list(self.shards.values())
+
+    def is_complete(self) -> bool:
+        """Whether every place has an outcome."""
+        return all(shard.complete for shard in self.all_shards())
+
+    def reported(self) -> None:
+        """Branches have been let go."""
+        with self._lock:  # so that no branch adds a shard to a run that is about to close
+            if self.closed or not self._is_let_go():
+                return
+            self.closed = True
+        self._wind_up()
+
+    def stall(self, why: str) -> None:
+        """The disk takes nothing: send nothing more, and end when nothing is under way."""
+        if self._stalled is None:
+            logger.error("%s: %s Nothing more is sent until it can be.", self.plan.name, why)
+        self._stalled = why
+        for work in self._works:
+            work.reader.paused = True
+
+    def unstall(self) -> None:
+        """The disk takes outcomes again."""
+        if self._stalled is not None:
+            self._stalled = None
+            logger.warning("%s: the journal can be written again.", self.plan.name)
+            for work in self._works:
+                work.reader.paused = False
+            self.refresh()
+
+    def _is_let_go(self) -> bool:
+        return all(shard.future.done() for shard in self.all_shards())
+
     # -- endings --------------------------------------------------------------------------
 
-    def _end(self, error: BaseException, *, flush: bool) -> None:
+    def _end(self, error: BaseException) -> None:
         self.error = error
         self._leave()
         self._reporter.show(final=True)
         self._close()
-        if flush and self._keeper.directory is not None:
-            self._in_background(self._flush_and_raise(error))
-        else:
-            self._raise(error)
+        self._in_background(self._flush_and_raise(error))
 
     def _finish(self, shard: Shard) -> None:
         """Report a complete shard."""
         shard.seconds = self._progress.seconds
-        if self._is_complete():
+        if self.is_complete():
             self._reporter.show(final=True)
             self._tell_of_failures()
-        self._keeper.report(shard)
+        self.keeper.report(shard)
 
     def _tell_of_failures(self) -> None:
         """Say once what went wrong, in the words of the first failure of each kind."""
@@ -292,18 +390,15 @@ class Run:
             total, name = self._progress.total, self.plan.name
             logger.warning("%s: %d of %d failed, %s: %s", name, count, total, kind, message)
 
-    def _all_shards(self) -> list[Shard]:
-        """A copy: branches may add shards meanwhile."""
-        return list(self.shards.values())
-
-    def _is_complete(self) -> bool:
-        return all(shard.complete for shard in self._all_shards())
-
     def _expire(self) -> None:
         """The run's time is up: what has no outcome yet fails, what has one is kept."""
         self._expired = True
+        if self._opened:
+            self._time_all_out()
+
+    def _time_all_out(self) -> None:
         self._leave()
-        self._in_background(self._time_out(self._all_shards()))
+        self._in_background(self._time_out(self.all_shards()))
 
     async def _time_out(self, shards: Sequence[Shard]) -> None:
         message = f"The run's deadline of {self.plan.deadline:g} s passed before it was answered."
@@ -311,19 +406,13 @@ class Run:
         for shard in shards:
             for offset in range(shard.size):
                 if not shard.done[offset]:
-                    self.guard(self.refuse, shard, offset, failure)
+                    self.guard(self._refuse, shard, offset, failure, "")
                 if offset % _TURN == 0:
                     await asyncio.sleep(0)
 
-    def _fail_unwritten(self, why: str) -> None:
-        self.end_early(why, logging.ERROR, flush=False)
-
     async def _flush_and_raise(self, error: BaseException) -> None:
-        await self._keeper.flush_last()
-        self._raise(error)
-
-    def _raise(self, error: BaseException) -> None:
-        for shard in self._all_shards():
+        await self.keeper.close()
+        for shard in self.all_shards():
             shard.fail(error)
 
     @staticmethod
@@ -333,16 +422,12 @@ class Run:
         ending.add_done_callback(_endings.discard)
 
     def _leave(self) -> None:
-        if self._work is not None:
-            self._work.stop()
+        for work in self._works:
+            work.reader.stop()
+            work.stop()
+        if self.recovery is not None:
+            self.recovery.stop()
         self._queue.clear()
-
-    def _close_if_complete(self) -> None:
-        with self._lock:  # so that no branch adds a shard to a run that is about to close
-            if self.closed or not self._is_complete():
-                return
-            self.closed = True
-        self._wind_up()
 
     def _close(self) -> None:
         with self._lock:
@@ -358,12 +443,14 @@ class Run:
             self._deadline.cancel()
         if self._ticker is not None:
             self._ticker.cancel()
+        if self.error is None:
+            self._in_background(self.keeper.close())
         self.when_closed(self)
 
     # -- from time to time ----------------------------------------------------------------
 
     def _in_flight(self) -> int:
-        return 0 if self._work is None else self._work.in_flight
+        return sum(work.in_flight for work in self._works)
 
     async def _tick(self) -> None:
         flushed = 0.0
@@ -375,10 +462,18 @@ class Run:
             flushed += _EVENT_SECONDS
             if flushed >= _FLUSH_SECONDS:
                 flushed = 0.0
-                self._keeper.flush_soon()
+                self.keeper.flush_soon()
+            if self._stalled is not None and not self._in_flight():
+                self.end_early(self._stalled, logging.ERROR)
 
 
 _endings: set[asyncio.Task[None]] = set()
+
+
+def _by_model(plan: Plan) -> list[list[int]]:
+    """Numbers of the variants that ask the same model, and so wait for the same lanes."""
+    models = [getattr(variant.task, "model", None) for variant in plan.variants]
+    return [[n for n, each in enumerate(models) if each == model] for model in dict.fromkeys(models)]
 
 
 def _key(item: Any) -> str:

@@ -7,7 +7,6 @@ callbacks belong, tells of the beginning and, when an outcome comes, of the end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from concurrent.futures import Future, as_completed
 from typing import Any
 
@@ -23,7 +22,6 @@ from langchain_core.runnables.config import (
 from langgraph_hpc_fanout.records import ChatError, Outcome, Request
 from langgraph_hpc_fanout.runs.run import Run
 from langgraph_hpc_fanout.runs.shard import Shard
-from langgraph_hpc_fanout.tasks.prompt import Prompt
 
 _PROVIDER = "hpc-fanout"
 
@@ -75,20 +73,27 @@ class Trace:
             else:
                 await run.on_llm_error(ended)
 
-        await asyncio.gather(*(follow_one(*beginning) for beginning in self._beginnings()))
+        beginnings = await asyncio.to_thread(self._beginnings)
+        await asyncio.gather(*(follow_one(*beginning) for beginning in beginnings))
 
-    def _beginnings(self) -> Iterator[tuple[Future[Outcome], tuple[Any, ...], dict[str, Any]]]:
-        """For each traced item, its outcome to come and what to tell callbacks."""
-        prompt = self._run.plan.task
-        assert isinstance(prompt, Prompt)  # noqa: S101 - only prompts are traced like this
-        for offset, future in self._shard.traced.items():
-            item, sample = self._shard.item(offset), self._shard.sample(offset)
+    def _beginnings(
+        self,
+    ) -> list[tuple[Future[Outcome], tuple[Any, ...], dict[str, Any]]]:
+        """For each traced item, its outcome to come and what to tell callbacks; reads items."""
+        shard, shared = self._shard, self._run.shared
+        beginnings = []
+        last = shard.start + len(shard.traced) // shard.per_item
+        items = list(shard.source.read(shard.start, last))
+        for offset, future in shard.traced.items():
+            task = self._run.plan.variants[shard.variant(offset)].task
             try:
-                request = prompt.request(item, self._run.shared, sample=sample)
+                item = items[offset // shard.per_item]
+                request = task.request(item, shared, sample=shard.sample(offset))
             except Exception:  # noqa: BLE001, S112 - the item's own failure, told as its outcome
                 continue
-            name = f"{self._run.plan.name}[{self._shard.index(offset)}]"
-            yield future, ({"name": name}, [_messages(request)]), _about(request, name)
+            name = f"{self._run.plan.name}[{shard.index(offset)}]"
+            beginnings.append((future, ({"name": name}, [_messages(request)]), _about(request, name)))
+        return beginnings
 
 
 def _messages(request: Request) -> list[BaseMessage]:

@@ -74,12 +74,10 @@ class Prompt:
     ) -> None:
         if reasks < 0:
             raise ValueError(f"Prompt(reasks={reasks!r}) must not be negative.")
-        if samples < 1:
-            raise ValueError(f"Prompt(samples={samples!r}) must be at least 1.")
         self._template = Template(template, system)
         self.model = model
         self.reasks = reasks
-        self.samples = samples
+        self.samples = _at_least_one(samples)
         self._allow_truncated = allow_truncated
         self._schema = None if schema is None else Schema(schema)
         given: dict[str, Any] = {
@@ -166,22 +164,27 @@ class Prompt:
         return self._schema is not None and _FORMAT in request.body
 
     def adapted(
-        self,
-        *,
-        model: str | None = None,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
+        self, *, model: str | None = None, samples: int | None = None, **parameters: Any
     ) -> Self:
         """The same prompt with other settings; None leaves one as it is.
 
+        Args:
+            model: Logical model name.
+            samples: How often to ask for each item.
+            parameters: Fields of the request's body, such as `temperature`.
+
         Raises:
-            ValueError: If `max_tokens` is less than 1.
+            ValueError: If one cannot be sent.
         """
-        given = {"max_tokens": _positive(max_tokens), "temperature": temperature}
-        wished = {name: value for name, value in given.items() if value is not None}
+        if "max_tokens" in parameters:
+            _positive(parameters["max_tokens"])
+        wished = {name: value for name, value in parameters.items() if value is not None}
         adapted = copy.copy(self)
         adapted.model = model or self.model
-        adapted._parameters = MappingProxyType({**self._parameters, **wished})  # noqa: SLF001
+        adapted.samples = self.samples if samples is None else _at_least_one(samples)
+        adapted._parameters = MappingProxyType(  # noqa: SLF001
+            {**self._parameters, **_checked_extra(wished, taken=())}
+        )
         return adapted
 
     def accepts(self, outcome: Outcome) -> bool:
@@ -215,6 +218,12 @@ def _tokens_of(messages: Iterable[Mapping[str, Any]]) -> int:
     return sum(estimate_tokens(text_of(message)) for message in messages)
 
 
+def _at_least_one(samples: int) -> int:
+    if samples < 1:
+        raise ValueError(f"Prompt(samples={samples!r}) must be at least 1.")
+    return samples
+
+
 def _positive(max_tokens: int | None) -> int | None:
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f"Prompt(max_tokens={max_tokens!r}) leaves no room for an answer.")
@@ -227,13 +236,13 @@ def _checked_extra(extra: Mapping[str, Any] | None, taken: Iterable[str]) -> dic
         raise ValueError(f"Prompt gives {', '.join(twice)} twice: once in extra_body=.")
     if ours := [name for name in _OURS if name in body]:
         raise ValueError(
-            f"Prompt(extra_body=...) may not set {', '.join(ours)}: the fan-out sets messages, "
+            f"A prompt's parameters may not set {', '.join(ours)}: the fan-out sets messages, "
             "model and stream itself, and reads one choice an item."
         )
     try:
         orjson.dumps(body)
     except TypeError as error:
-        raise ValueError(f"Prompt(extra_body=...) cannot be sent as JSON: {error}.") from error
+        raise ValueError(f"A prompt's parameters cannot be sent as JSON: {error}.") from error
     return body
 
 

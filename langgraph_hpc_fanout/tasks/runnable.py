@@ -100,6 +100,13 @@ class RunnableTask:
         except TypeError:
             return uuid.uuid4().hex
 
+    def hash_of(self, item: Any, shared: Mapping[str, Any]) -> str | None:
+        """What tells two items apart that have the same key of the user's; None of an odd item."""
+        try:
+            return self.key(item, shared)
+        except TypeError:
+            return None
+
     def invoke(self, given: Any, config: RunnableConfig) -> Any:
         """Run it, in sync code."""
         return self._runnable.invoke(given, config)

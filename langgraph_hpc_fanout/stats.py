@@ -1,0 +1,4 @@
+"""temp"""
+class Stats:
+    def add(self, outcome): pass
+    def dump(self): return {}

@@ -1,0 +1,140 @@
+"""Sweeps: every item asked in every combination of prompts, models and parameters."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langgraph_hpc_fanout.records import NOTHING
+from langgraph_hpc_fanout.tasks.prompt import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One of the ways in which each item is asked.
+
+    Attributes:
+        task: What is asked.
+        coordinates: Where it lies in the sweep; empty without one.
+    """
+
+    task: Any
+    coordinates: Mapping[str, Any] = NOTHING
+
+
+class Sweep:
+    """Items times prompts times models times parameters: a product that is never written out.
+
+    Give it to a `FanOutNode` in the place of its items. Each combination is an outcome of its
+    own, in this order: all variants of the first item, then of the second. `Outcome.index` tells
+    the item, `Outcome.meta["sweep"]` the coordinates, such as `{"prompt": "short", "model":
+    "gpt-oss-120b", "temperature": 0.7}`.
+
+    Args:
+        items: What a fan-out takes: a state key, a function of the state, a source, the path of
+            a file. Or several of these by name, whose product is asked: `{"condition": "conditions",
+            "hypothesis": "hypotheses"}` makes items of a `condition` and a `hypothesis`.
+        prompts: Prompts, or texts of prompts; with names as a mapping, else known by their number.
+            Without them the fan-out's own task is asked.
+        models: Logical model names.
+        params: Values of request parameters by name, such as `{"temperature": [0, 0.7]}`.
+        samples: How often each combination is asked; by default as often as its prompt says.
+
+    Raises:
+        ValueError: If one of them is empty, or a parameter cannot be sent.
+        TypeError: If a text is given where a list is wanted.
+
+    Example:
+        ```python
+        questions = {"solubility": "Is {smiles} soluble?", "toxicity": "Is {smiles} toxic?"}
+        sweep = Sweep("molecules", prompts=questions, params={"temperature": [0, 0.7]}, samples=3)
+        screen = FanOutNode(sweep, pool=pool)
+        ```
+    """
+
+    def __init__(
+        self,
+        items: Any,
+        *,
+        prompts: Sequence[Prompt | str] | Mapping[str, Prompt | str] | None = None,
+        models: Sequence[str] | None = None,
+        params: Mapping[str, Sequence[Any]] | None = None,
+        samples: int | None = None,
+    ) -> None:
+        self.items = items
+        self._prompts = None if prompts is None else _named(prompts)
+        self._models = None if models is None else _listed("models", models)
+        self._params = {name: _listed(name, values) for name, values in (params or {}).items()}
+        self._samples = samples
+        axes = {"prompts": self._prompts, "models": self._models, **self._params}
+        for name, values in axes.items():
+            if values is not None and not values:
+                raise ValueError(f"Sweep({name}=[]) is empty, so nothing would be asked.")
+        if "model" in self._params:
+            raise ValueError('Sweep(params={"model": ...}) is written Sweep(models=...).')
+        if self._prompts is not None:
+            self.variants(None)  # refuses what cannot be sent
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether it says itself what is asked."""
+        return self._prompts is not None
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """What it varies besides the items: prompt, model, parameters; `samples` if it says so."""
+        given = {"prompt": self._prompts, "model": self._models, "samples": self._samples}
+        return (*(name for name, values in given.items() if values is not None), *self._params)
+
+    def variants(self, task: Any) -> tuple[Variant, ...]:
+        """All ways in which an item is asked, in order.
+
+        Args:
+            task: The fan-out's own task, for a sweep without prompts.
+
+        Raises:
+            ValueError: If the prompts want different numbers of samples, or a parameter cannot be
+                sent.
+            TypeError: If it varies prompts of a task that is none.
+        """
+        if not self.axes:
+            return (Variant(task),)
+        variants = tuple(self._combine(task))
+        if len({variant.task.samples for variant in variants}) > 1:
+            raise ValueError("The prompts of a sweep want different samples; say Sweep(samples=).")
+        return variants
+
+    def _combine(self, task: Any) -> Iterator[Variant]:
+        for (name, prompt), model, values in itertools.product(
+            self._prompts or [(None, task)],
+            self._models or [None],
+            itertools.product(*self._params.values()),
+        ):
+            if not isinstance(prompt, Prompt):
+                raise TypeError(
+                    f"A sweep over {', '.join(self.axes)} is for a Prompt; what a Runnable or a "
+                    "function varies it varies itself."
+                )
+            parameters = dict(zip(self._params, values, strict=True))
+            coordinates = {} if name is None else {"prompt": name}
+            if model is not None:
+                coordinates["model"] = model
+            adapted = prompt.adapted(model=model, samples=self._samples, **parameters)
+            yield Variant(adapted, {**coordinates, **parameters})
+
+
+def _named(prompts: Sequence[Prompt | str] | Mapping[str, Prompt | str]) -> list[tuple[Any, Any]]:
+    """Prompts and what they are called."""
+    if isinstance(prompts, Mapping):
+        named: list[tuple[Any, Any]] = list(prompts.items())
+    else:
+        named = list(enumerate(_listed("prompts", prompts)))
+    return [(name, Prompt(each) if isinstance(each, str) else each) for name, each in named]
+
+
+def _listed(name: str, values: Sequence[Any]) -> list[Any]:
+    if isinstance(values, str):
+        raise TypeError(f"Sweep({name}={values!r}) takes a list, of one if there is only one.")
+    return list(values)
