@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
     from langgraph_hpc_fanout.endpoints.protocol import Bundling, Endpoint, Health
     from langgraph_hpc_fanout.graph import add_fan_out, create_map_reduce
+    from langgraph_hpc_fanout.items.batch import OpenAIBatch
+    from langgraph_hpc_fanout.items.dead_letters import DeadLetters
+    from langgraph_hpc_fanout.items.delimited import Csv
+    from langgraph_hpc_fanout.items.json_lines import JsonLines
+    from langgraph_hpc_fanout.items.parquet import Parquet
+    from langgraph_hpc_fanout.items.texts import TextFiles
     from langgraph_hpc_fanout.journal.journal import Journal
     from langgraph_hpc_fanout.journal.results import Results
     from langgraph_hpc_fanout.nodes import FanOutNode, ReduceNode
@@ -39,6 +45,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Bundling": "endpoints.protocol",
     "ChatError": "records",
+    "Csv": "items.delimited",
+    "DeadLetters": "items.dead_letters",
     "Endpoint": "endpoints.protocol",
     "Failure": "records",
     "FanOutError": "records",
@@ -47,10 +55,13 @@ _HOMES = {
     "GlobusComputeEndpoint": "endpoints.globus_compute.endpoint",
     "Health": "endpoints.protocol",
     "Journal": "journal.journal",
+    "JsonLines": "items.json_lines",
     "Limits": "endpoints.limits",
     "Losses": "endpoints.globus_compute.losses",
+    "OpenAIBatch": "items.batch",
     "OpenAIEndpoint": "endpoints.openai",
     "Outcome": "records",
+    "Parquet": "items.parquet",
     "Pool": "pool",
     "Prompt": "tasks.prompt",
     "ReduceNode": "nodes.reduce",
@@ -58,6 +69,7 @@ _HOMES = {
     "Request": "records",
     "Results": "journal.results",
     "Retry": "dispatch.retry",
+    "TextFiles": "items.texts",
     "Usage": "records",
     "add_fan_out": "graph",
     "create_map_reduce": "graph",
@@ -66,6 +78,8 @@ _HOMES = {
 __all__ = [
     "Bundling",
     "ChatError",
+    "Csv",
+    "DeadLetters",
     "Endpoint",
     "Failure",
     "FanOutError",
@@ -74,10 +88,13 @@ __all__ = [
     "GlobusComputeEndpoint",
     "Health",
     "Journal",
+    "JsonLines",
     "Limits",
     "Losses",
+    "OpenAIBatch",
     "OpenAIEndpoint",
     "Outcome",
+    "Parquet",
     "Pool",
     "Prompt",
     "ReduceNode",
@@ -85,6 +102,7 @@ __all__ = [
     "Request",
     "Results",
     "Retry",
+    "TextFiles",
     "Usage",
     "add_fan_out",
     "create_map_reduce",
