@@ -23,6 +23,8 @@ from langgraph_hpc_fanout.runs.receipts import (
     missing_shards,
 )
 
+from langgraph_hpc_fanout.stats import Stats
+
 
 class ReduceNode(Runnable[Any, dict[str, Any]]):
     """Folds the outcomes of one fan-out into graph state.
@@ -99,15 +101,22 @@ class ReduceNode(Runnable[Any, dict[str, Any]]):
 
     def _reduce(self, state: Mapping[str, Any]) -> dict[str, Any]:
         results = self._results(state)
-        self._judge(results)
+        self._judge(results, state)
         update = {self.into: self._apply(results)}
         if self._failures_into is not None:
             failed = (outcome for outcome in results if not outcome.ok)
             update[self._failures_into] = [outcome.to_dict() for outcome in failed]
         if self._report_into is not None:
-            seconds = max(receipt["seconds"] for receipt in self._receipts(state))
-            update[self._report_into] = {**reducers.stats(results), "seconds": seconds}
+            update[self._report_into] = self._report(state)
         return update
+
+    def _report(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """What the branches counted, together; nothing is read again."""
+        receipts = self._receipts(state)
+        stats = Stats()
+        for receipt in receipts:
+            stats.merge(Stats.load(receipt["stats"]))
+        return {**stats.to_dict(), "seconds": max(receipt["seconds"] for receipt in receipts)}
 
     def _receipts(self, state: Mapping[str, Any]) -> list[Receipt]:
         return in_order(state[self.fan_out.channel])
@@ -131,10 +140,10 @@ class ReduceNode(Runnable[Any, dict[str, Any]]):
             )
         return Results(receipts["run"], self._receipts(state))
 
-    def _judge(self, results: Results) -> None:
+    def _judge(self, results: Results, state: Mapping[str, Any]) -> None:
         if not len(results) or results.ok >= self._min_success * len(results):
             return
-        kinds = reducers.stats(results)["failures"]
+        kinds = self._report(state)["failures"]
         raise FanOutError(
             f"{self.name}: {results.ok} of {len(results)} items have an answer, fewer than "
             f"min_success={self._min_success:g}; failures: {kinds}.",

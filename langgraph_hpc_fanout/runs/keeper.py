@@ -14,7 +14,8 @@ import orjson
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
 from langgraph_hpc_fanout.journal.columns import OUTCOME_BYTES
 from langgraph_hpc_fanout.journal.journal import Journal
-from langgraph_hpc_fanout.journal.log import JournalError, Log, log_at
+from langgraph_hpc_fanout.journal.errors import JournalError
+from langgraph_hpc_fanout.journal.log import Log, log_at
 from langgraph_hpc_fanout.journal.results import Results
 from langgraph_hpc_fanout.records import Outcome
 from langgraph_hpc_fanout.runs.shard import Shard

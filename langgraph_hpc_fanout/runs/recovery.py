@@ -10,7 +10,8 @@ from functools import partial
 
 from langgraph_hpc_fanout.dispatch.lane import Lane, State
 from langgraph_hpc_fanout.endpoints.protocol import Resumable, Sent
-from langgraph_hpc_fanout.journal.log import JournalError, Log
+from langgraph_hpc_fanout.journal.errors import JournalError
+from langgraph_hpc_fanout.journal.log import Log
 from langgraph_hpc_fanout.records import Reply
 
 logger = logging.getLogger("langgraph_hpc_fanout")

@@ -14,7 +14,7 @@ from langchain_core.runnables import RunnableConfig
 
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
-from langgraph_hpc_fanout.journal.log import JournalError
+from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.records import NOTHING, Failure, FanOutError, Outcome
 from langgraph_hpc_fanout.runs import garbage
 from langgraph_hpc_fanout.runs.answers import Answers

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from langgraph_hpc_fanout.records import NOTHING
 from langgraph_hpc_fanout.tasks.prompt import Prompt
 
 
@@ -21,7 +20,7 @@ class Variant:
     """
 
     task: Any
-    coordinates: Mapping[str, Any] = NOTHING
+    coordinates: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Sweep:
