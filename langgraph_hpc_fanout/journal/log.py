@@ -1,8 +1,8 @@
-"""The file of a journal: one JSON line an outcome, appended; an index built when opened.
+"""The log of a journal: what was appended is found again, by question and by place.
 
-A line is `{"run": id, "scope": text, "place": n, "outcome": {...}}`, or, for an answer that an
-earlier run paid for, `{"run": id, "place": n, "at": offset}`, where `at` is where that line begins.
-Places number the outcomes of a run: all samples of the first item, then of the second, and so on.
+`append` and its kin only remember; `flush` writes. A line has its location from the beginning, so
+it is found and used again before it is on disk. How lines look tells `line`, where they are kept
+`segments`, what is known of them `catalog`, and who may write them `owner`.
 """
 
 from __future__ import annotations
@@ -10,184 +10,480 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import weakref
-from array import array
-from collections.abc import Iterator
-from dataclasses import replace
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import orjson
 
+from langgraph_hpc_fanout.journal import line, manifest, segments
+from langgraph_hpc_fanout.journal.catalog import Catalog, RunRecord
+from langgraph_hpc_fanout.journal.errors import JournalError
+from langgraph_hpc_fanout.journal.line import Line
+from langgraph_hpc_fanout.journal.location import OK, pack, unpack
+from langgraph_hpc_fanout.journal.owner import Clock, Ownership
+from langgraph_hpc_fanout.journal.session import Session
 from langgraph_hpc_fanout.records import Outcome
+
+if TYPE_CHECKING:
+    from langgraph_hpc_fanout.journal.scan import Heads
 
 logger = logging.getLogger("langgraph_hpc_fanout")
 
-FILE = "outcomes.jsonl"
-_PIECE = 8192
+_LINES_AT_ONCE = 1 << 20
+"""So many lines are taken note of together: more at once is quicker, and takes more memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a journal knows about a question.
+
+    Attributes:
+        at: Where it stands.
+        run: Id of the run that asked; empty where that is not known any more.
+        place: Its place in that run.
+        outcome: The newest answer, else the newest failure.
+    """
+
+    at: int
+    run: str
+    place: int
+    outcome: Outcome
 
 
 class Log:
-    """Outcomes on disk, shared by everything in this process that names their directory.
+    """The lines of a journal, shared by everything in this process that names its directory.
 
-    All methods are safe to call from any thread, and may block on the disk.
+    All methods are safe to call from any thread. `acquire`, `release`, `flush` and `refresh`
+    may block on the disk for long, reading for as long as a line takes, and the rest never.
 
     Args:
-        directory: Absolute path; made when the first outcome is written.
+        directory: Absolute path; made when it is acquired.
+        clock: Seconds since the epoch.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, clock: Clock = time.time) -> None:
         self.directory = directory
-        self._path = directory / FILE
-        self._lock = threading.RLock()
-        self._opening = threading.Lock()
-        self._buffer = bytearray()
-        self._end = 0
-        self._answers: dict[str, int] = {}
-        self._runs: dict[str, array[int]] = {}
-        self._inode: int | None = None
-        self._descriptor: int | None = None
+        self._clock = clock
+        self._disk = threading.RLock()  # held while files are read or written
+        self._memory = threading.Lock()  # held for moments
+        self._session: Session | None = None
+        self._holders = 0
+        self._forget()
 
-    # -- writing ------------------------------------------------------------------------
+    # -- owning ----------------------------------------------------------------------------
 
-    def append(self, run: str, scope: str, place: int, outcome: Outcome) -> None:
-        """Remember an outcome; `flush` writes it."""
-        self._remember({"run": run, "scope": scope, "place": place, "outcome": outcome})
+    def acquire(self, *, takeover: bool = False) -> None:
+        """Become or stay the writer, and read in what others wrote; `release` as often.
 
-    def reuse(self, run: str, place: int, at: int) -> None:
-        """Remember that a place of a run has the answer that stands at an offset."""
-        self._remember({"run": run, "place": place, "at": at})
-
-    def _remember(self, entry: dict[str, Any]) -> None:
-        # One buffer, not a list of lines: orjson's results hold on to 4 kB each.
-        self._buffer += orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
-
-    def flush(self) -> None:
-        """Write what was remembered and index it; a torn last line is cut first.
+        Args:
+            takeover: Whether to become it in the place of a process that may be alive.
 
         Raises:
-            OSError: If the disk does not take it; nothing is forgotten then.
+            JournalError: If another process is the writer, the format is unknown, or the
+                directory cannot be written.
         """
-        with self._lock:
-            if not (lines := bytes(self._buffer)):
+        with self._disk:
+            if self._session is not None and (lost := self._session.ownership.lost()):
+                if self._holders:
+                    raise lost
+                self._end_session()
+            if self._session is None:
+                try:
+                    self._begin_session(takeover=takeover)
+                except OSError as error:
+                    raise JournalError(
+                        f"The journal {self.directory} cannot be written: {error}. "
+                        "Name a directory that can.",
+                        journal=str(self.directory),
+                    ) from error
+            self._holders += 1
+
+    def release(self) -> None:
+        """Write what is left and, at the last call, let other processes write.
+
+        Raises:
+            JournalError: If another process has become the writer.
+            OSError: If the disk does not take it. The journal stays ours then, and what is left
+                is written by the next `flush` or `release` after another `acquire`.
+        """
+        with self._disk:
+            self._holders = max(0, self._holders - 1)
+            if self._session is None or self._holders:
                 return
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab") as file:
-                self.refresh()
-                if file.tell() > self._end:
-                    file.truncate(self._end)
-                file.write(lines)
-            del self._buffer[: len(lines)]
+            try:
+                self.flush()
+            except JournalError:
+                self._end_session()
+                raise
+            try:
+                self._session.ownership.give_up()
+            finally:
+                self._end_session()
+
+    def _begin_session(self, *, takeover: bool) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        manifest.ensure(self.directory)
+        ownership = Ownership.claim(self.directory, takeover=takeover, clock=self._clock)
+        try:
             self.refresh()
+            sizes = segments.sizes(self.directory)
+        except BaseException:
+            ownership.give_up()
+            raise
+        self._warn_of_torn_tails(sizes)
+        self._session = Session(self.directory, ownership, max(sizes, default=0) + 1)
 
-    def forget_unwritten(self) -> None:
-        """Drop what was remembered and not written, and locks that others may hold."""
-        self._buffer = bytearray()
-        self._lock = threading.RLock()
-        self._opening = threading.Lock()
+    def _end_session(self) -> None:
+        session = self._session
+        assert session is not None  # noqa: S101 - narrows the type
+        with self._memory:
+            self._session = None
+            self._ends.update(session.ends)
+            if len(session.unwritten):
+                self._forget()  # it is not where we thought it would be
+        session.close()
 
-    # -- reading ------------------------------------------------------------------------
+    # -- writing ---------------------------------------------------------------------------
+
+    def begin(self, run: str, about: Mapping[str, Any]) -> None:
+        """Remember what there is to say of a run, once in the time that the journal is ours.
+
+        Args:
+            run: Its id.
+            about: JSON data.
+        """
+        with self._memory:
+            session = self._writing()
+            if not session.knows(run):
+                session.introduce(run, about)
+                self._number(session, run)
+
+    def append(self, run: str, scope: str, place: int, outcome: Outcome) -> int:
+        """Remember an outcome; it can be found and read at once.
+
+        Args:
+            run: Id of a run that has begun.
+            scope: Whose keys these are; empty where a key is a hash of what was asked.
+            place: Place in the run: all samples of the first item, then of the second.
+            outcome: What to remember.
+
+        Returns:
+            Where it stands.
+        """
+        digest = line.digest_of(scope, outcome.key)
+        body = line.body_of(outcome, scope, digest)
+        kind = line.VALUE if outcome.ok else line.ERROR
+        with self._memory:
+            at = self._remember(kind, run, place, digest, body, ok=outcome.ok)
+            self._catalog.put(run, place, at)
+            self._catalog.index.put(line.fingerprint_of(digest), at)
+        return at
+
+    def reuse(
+        self, run: str, place: int, at: int, meta: Mapping[str, Any] | None = None
+    ) -> None:
+        """Remember that a place of a run has the outcome that stands elsewhere.
+
+        Args:
+            run: Id of a run that has begun.
+            place: Place in the run.
+            at: Where the outcome stands.
+            meta: What the outcome's own meta gets in addition, for this place.
+        """
+        segment, offset = unpack(at)
+        body = {"at": {"segment": segment, "offset": offset}, **({"meta": meta} if meta else {})}
+        kind = line.AGAIN if at & OK else line.STILL
+        encoded = orjson.dumps(body)
+        with self._memory:
+            ok = bool(at & OK)
+            self._catalog.put(
+                run, place, self._remember(kind, run, place, line.NO_DIGEST, encoded, ok=ok)
+            )
+
+    def note(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Remember anything else.
+
+        Args:
+            kind: What sort of thing it is.
+            data: JSON data.
+        """
+        body = orjson.dumps({"note": kind, "data": data})
+        with self._memory:
+            self._catalog.note(self._remember(line.NOTED, None, 0, line.NO_DIGEST, body))
+
+    @property
+    def unwritten(self) -> int:
+        """Bytes that are remembered and not yet on disk."""
+        with self._memory:
+            return 0 if self._session is None else len(self._session.unwritten)
+
+    def flush(self) -> None:
+        """Write what was remembered, and give others a sign that we are here.
+
+        Raises:
+            JournalError: If another process has become the writer, or the journal was deleted.
+            OSError: If the disk does not take it. Nothing is forgotten; flush again.
+        """
+        with self._disk:
+            if (session := self._session) is None:
+                return
+            lost = session.ownership.lost()
+            with self._memory:
+                parts = session.unwritten.take()
+            for part in parts:
+                # A journal that was lost still takes lines in the segments we have made in it.
+                if lost is None or session.has_opened(part.segment):
+                    session.store(part)
+                    with self._memory:
+                        session.unwritten.written(part)
+            if lost is not None:
+                raise lost
+            session.ownership.beat()
+
+    def _writing(self) -> Session:
+        if self._session is None:
+            raise JournalError(
+                f"The journal {self.directory} is not held by this process; acquire it first.",
+                journal=str(self.directory),
+            )
+        return self._session
+
+    def _remember(
+        self, kind: str, run: str | None, place: int, digest: str, body: bytes, *, ok: bool = False
+    ) -> int:
+        session = self._writing()
+        number = 0 if run is None else self._number(session, run)
+        offset = session.unwritten.add(line.encode(kind, number, place, digest, body))
+        return pack(session.unwritten.segment, offset, ok=ok)
+
+    def _number(self, session: Session, run: str) -> int:
+        """The number of a run in the segment where the next line stands."""
+        if session.unwritten.is_full:
+            session.rotate()
+        number = session.number_of(run)
+        if number is None:
+            number = session.begin(run)
+            self._catalog.begin(session.unwritten.segment, number, run, session.about(run))
+        return number
+
+    # -- reading ---------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Index what was appended since the last look, by us or by another process.
+        """Take note of what others have appended since the last look.
 
-        A last line without an end may be one that is being written, and is left alone; a line
-        that cannot be read is passed over.
+        A last line without an end may be one that is being written, and is left alone; a
+        damaged line is passed over.
+
+        Raises:
+            JournalError: If the journal is of an unknown format.
+            OSError: If it cannot be read.
         """
-        with self._lock:
-            if not self._path.exists():
-                self._forget()
-                return
-            with self._path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_ino != self._inode or status.st_size < self._end:
-                    self._forget()
-                    self._inode = status.st_ino
-                if status.st_size == self._end:
-                    return
-                file.seek(self._end)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    self._index(line)
-                    self._end += len(line)
+        with self._disk:
+            found = manifest.read(self.directory)
+            sizes = segments.sizes(self.directory) if found is not None else {}
+            if self._session is None:
+                self._forget_what_is_gone(found, sizes)
+            ours = {} if self._session is None else self._session.ends
+            damaged = [
+                (number, offset)
+                for number, size in sizes.items()
+                if number not in ours and size > self._ends.get(number, 0)
+                for offset in self._read_in(number)
+            ]
+            if damaged:
+                self._warn("%d damaged lines", len(damaged), *damaged[0])
 
-    def _forget(self) -> None:
-        """Begin anew: the file was deleted, or is another one now."""
-        self._end = 0
-        self._inode = None
-        self._answers.clear()
-        self._runs.clear()
-        self._descriptor = None
+    def find(self, scope: str, key: str) -> Found | None:
+        """The newest answer to a question, else the newest failure.
 
-    def find(self, scope: str, key: str) -> tuple[int, Outcome] | None:
-        """Where the accepted answer to a key stands, and the answer."""
-        at = self._answers.get(_answer_key(scope, key))
-        return None if at is None else (at, Outcome.from_dict(self._read(at)["outcome"]))
+        Args:
+            scope: Whose key it is.
+            key: Of the question.
+        """
+        digest = line.digest_of(scope, key)
+        with self._memory:
+            at = self._catalog.best(digest)
+        found = self._line(at) if at else None
+        if found is None or found.digest != digest:
+            return None
+        run = self._catalog.run_of(unpack(at)[0], found.run)
+        return Found(at, run, found.place, line.outcome_of(found))
+
+    def read(self, at: int) -> Outcome:
+        """The outcome that stands at a location, as it was appended.
+
+        Raises:
+            JournalError: If it is damaged, or gone.
+        """
+        return line.outcome_of(self._sound_line(at))
 
     def outcomes(
-        self, run: str, start: int = 0, stop: int | None = None, samples: int = 1
+        self,
+        run: str,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        per_item: int = 1,
+        samples: int = 1,
     ) -> Iterator[Outcome]:
-        """The outcomes of a run in input order; places without one are passed over."""
-        offsets = self._runs.get(run, array("q"))
-        for place in range(start, len(offsets) if stop is None else min(stop, len(offsets))):
-            if offsets[place] >= 0:
-                entry = self._read(offsets[place])
-                outcome = Outcome.from_dict(entry["outcome"])
-                paid_here = entry["run"] == run and entry["place"] == place
-                yield outcome if paid_here else _reused(outcome, *divmod(place, samples))
+        """The outcomes of a run in input order; places without one are passed over.
+
+        Args:
+            run: Its id.
+            start: First place.
+            stop: Place after the last; None for all there are by now.
+            per_item: How many places an item has.
+            samples: How many of these in a row differ in the sample only.
+
+        Raises:
+            JournalError: If one is damaged, or gone.
+        """
+        places = self._catalog.places(run)
+        for place in range(start, len(places) if stop is None else min(stop, len(places))):
+            if at := places[place]:
+                yield self._outcome(at, run, place, place // per_item, place % samples)
 
     def count(self, run: str, start: int, stop: int) -> int:
         """How many places of a run, from `start` up to `stop`, have an outcome."""
-        offsets = self._runs.get(run, array("q"))
-        return sum(offset >= 0 for offset in offsets[start:stop])
+        places = self._catalog.places(run)[start:stop]
+        return len(places) - places.count(0)
 
-    def _read(self, at: int) -> dict[str, Any]:
-        line = b""
-        while not line.endswith(b"\n"):
-            piece = os.pread(self._reader(), _PIECE, at + len(line))
-            line += piece[: piece.index(b"\n") + 1] if b"\n" in piece else piece
-            if not piece:
-                raise OSError(f"{self._path} ends in the middle of an outcome.")
-        entry: dict[str, Any] = orjson.loads(line)
-        return entry
+    def tally(self, run: str) -> tuple[int, int]:
+        """How many places of a run have an answer, and how many a failure."""
+        return self._catalog.tally(run)
 
-    def _reader(self) -> int:
-        with self._opening:  # not the lock that is held while the disk is at work
-            if self._descriptor is None:
-                self._descriptor = os.open(self._path, os.O_RDONLY)
-                weakref.finalize(self, os.close, self._descriptor)
-            return self._descriptor
+    def runs(self) -> list[RunRecord]:
+        """All runs, oldest first."""
+        with self._memory:
+            return self._catalog.runs()
 
-    def _index(self, line: bytes) -> None:
-        """Take note of a line at `_end`."""
-        try:
-            entry = orjson.loads(line)
-            if (outcome := entry.get("outcome")) is None:
-                self._put(entry["run"], entry["place"], entry["at"])
-                return
-            if outcome["ok"]:
-                self._answers[_answer_key(entry["scope"], outcome["key"])] = self._end
-            self._put(entry["run"], entry["place"], self._end)
-        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
-            logger.warning("%s has an unreadable line at byte %d.", self._path, self._end)
+    def notes(self, kind: str) -> Iterator[dict[str, Any]]:
+        """What was noted of a kind, oldest first.
 
-    def _put(self, run: str, place: int, at: int) -> None:
-        offsets = self._runs.setdefault(run, array("q"))
-        if place >= len(offsets):
-            offsets.extend([-1] * max(place + 1 - len(offsets), len(offsets)))
-        offsets[place] = at
+        Raises:
+            JournalError: If a note is damaged, or gone.
+        """
+        for at in self._catalog.notes():
+            data = self._sound_line(at).data
+            if data["note"] == kind:
+                yield data["data"]
 
+    def _outcome(self, at: int, run: str, place: int, index: int, sample: int) -> Outcome:
+        told = self._sound_line(at)
+        if told.kind not in (line.AGAIN, line.STILL):
+            return line.outcome_of(told)
+        elsewhere = pack(told.data["at"]["segment"], told.data["at"]["offset"])
+        origin = self._sound_line(elsewhere)
+        outcome = line.outcome_of(origin)
+        meta = {**outcome.meta, **told.data.get("meta", {})}
+        if origin.place == place and self._catalog.run_of(unpack(elsewhere)[0], origin.run) == run:
+            return replace(outcome, meta=meta)
+        meta["cached"] = True
+        return replace(outcome, index=index, sample=sample, attempts=0, meta=meta)
 
-def _answer_key(scope: str, key: str) -> str:
-    return f"{scope}/{key}"
+    def _line(self, at: int) -> Line | None:
+        """The line at a location; None if it is damaged, or gone."""
+        segment, offset = unpack(at)
+        with self._memory:
+            session, readers = self._session, self._readers
+            raw = None if session is None else session.unwritten.read(segment, offset)
+        if raw is None:
+            try:
+                raw = readers.line(segment, offset)
+            except FileNotFoundError:
+                return None
+        return None if raw is None else line.decode(raw)
 
+    def _sound_line(self, at: int) -> Line:
+        if (found := self._line(at)) is None:
+            segment, offset = unpack(at)
+            raise JournalError(
+                f"{segments.path_of(self.directory, segment)} is damaged at byte {offset}, or "
+                "gone. Run the graph again to ask what is missing.",
+                journal=str(self.directory),
+            )
+        return found
 
-def _reused(outcome: Outcome, index: int, sample: int) -> Outcome:
-    """The answer of another item, or of an earlier run, as this item's."""
-    meta = {**outcome.meta, "cached": True}
-    return replace(outcome, index=index, sample=sample, attempts=0, meta=meta)
+    # -- taking note -----------------------------------------------------------------------
+
+    def _read_in(self, segment: int) -> Iterator[int]:
+        """Take note of a segment's new lines; gives the offsets of damaged ones."""
+        from langgraph_hpc_fanout.journal import scan  # noqa: PLC0415 - numpy is slow
+
+        gathered: list[Heads] = []
+        path, end = segments.path_of(self.directory, segment), self._ends.get(segment, 0)
+        for block in segments.blocks(path, end):
+            heads = scan.heads_of(block)
+            self._note_beginnings(segment, block, heads)
+            yield from heads.damaged.tolist()
+            gathered.append(heads)
+            if sum(map(len, gathered)) >= _LINES_AT_ONCE:
+                self._note_lines(segment, scan.joined(gathered))
+                gathered.clear()
+            end = block.start + len(block.data)
+        if gathered:
+            self._note_lines(segment, scan.joined(gathered))
+        self._ends[segment] = end
+
+    def _note_beginnings(self, segment: int, block: segments.Block, heads: Heads) -> None:
+        for offset in heads.offsets[heads.kinds == ord(line.BEGIN[0])].tolist():
+            start = offset - block.start
+            begun = line.decode(block.data[start : block.data.index(b"\n", start)])
+            assert begun is not None  # noqa: S101 - its checksum was right
+            with self._memory:
+                self._catalog.begin(segment, begun.run, begun.data["id"], begun.data["about"])
+
+    def _note_lines(self, segment: int, heads: Heads) -> None:
+        with self._memory:
+            self._catalog.put_all(segment, heads)
+
+    def _forget_what_is_gone(
+        self, found: manifest.Manifest | None, sizes: Mapping[int, int]
+    ) -> None:
+        """Begin anew where the journal was deleted, or is another one now."""
+        name = found.id if found is not None else None
+        shrunk = any(sizes.get(number, -1) < end for number, end in self._ends.items())
+        if shrunk or self._id not in (None, name):
+            with self._memory:
+                self._forget()
+        self._id = name
+
+    def _forget(self) -> None:
+        self._catalog = Catalog()
+        self._readers = segments.Readers(self.directory)
+        self._ends: dict[int, int] = {}
+        self._id: str | None = None
+
+    def _warn_of_torn_tails(self, sizes: Mapping[int, int]) -> None:
+        torn = [
+            (number, self._ends[number])
+            for number, size in sizes.items()
+            if size > self._ends[number]
+        ]
+        if torn:
+            self._warn("%d torn last lines", len(torn), *torn[0])
+
+    def _warn(self, what: str, count: int, segment: int, offset: int) -> None:
+        logger.warning(
+            f"The journal %s has {what}, the first in segment %d at byte %d; "
+            "what they held is asked again.",
+            self.directory,
+            count,
+            segment,
+            offset,
+        )
+
+    def after_fork(self) -> None:
+        """A forked child owns nothing, and waits for no thread of its parent's."""
+        self._disk = threading.RLock()
+        self._memory = threading.Lock()
+        self._session = None
+        self._holders = 0
+        self._forget()
 
 
 _logs: WeakValueDictionary[Path, Log] = WeakValueDictionary()
@@ -204,11 +500,10 @@ def log_at(directory: Path) -> Log:
 
 
 def _after_fork() -> None:
-    """A forked child must not write again what its parent has yet to write."""
     global _logs_lock
     _logs_lock = threading.Lock()
     for log in list(_logs.values()):
-        log.forget_unwritten()
+        log.after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)
