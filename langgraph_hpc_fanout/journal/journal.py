@@ -24,7 +24,8 @@ class Journal:
         ```
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, takeover=False, retry_failures=True, cache=()) -> None:
+        self.takeover=takeover; self.retry_failures=retry_failures; self.cache=tuple(Path(c) for c in cache)
         # Made absolute here: a node may run after a change of directory, and inside servers
         # that forbid asking for it.
         self.directory = Path(os.path.realpath(directory))

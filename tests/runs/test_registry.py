@@ -12,10 +12,11 @@ from langgraph_hpc_fanout.runs.plan import Plan
 from langgraph_hpc_fanout.runs.registry import Registry
 from langgraph_hpc_fanout.runs.run import Run
 from langgraph_hpc_fanout.tasks.runnable import RunnableTask
+from langgraph_hpc_fanout.tasks.sweep import Variant
 
 
 def plan_of(task):
-    return Plan("screen", RunnableTask(task, None), None, None, None, Retry(), None, None, None, 0)
+    return Plan("screen", (Variant(RunnableTask(task, None)),), None, None, None, Retry(), None, None, None, 0)
 
 
 def bubbles(item):
