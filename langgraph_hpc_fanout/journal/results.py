@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +42,28 @@ class Results:
         return self.ok + self.failed
 
     def __iter__(self) -> Iterator[Outcome]:
+        return self.slice(0, None)
+
+    def slice(self, start: int, stop: int | None) -> Iterator[Outcome]:
+        """The outcomes of places `start` up to `stop`, read lazily; an item has one a sample."""
+        shards = [
+            shard
+            for shard in self._shards
+            if start < shard["stop"] and (stop is None or shard["start"] < stop)
+        ]
         logs = {
             shard["journal"]: log_at(Path(shard["journal"]))
-            for shard in self._shards
+            for shard in shards
             if shard.get("journal")
         }
         for log in logs.values():
             log.refresh()
-        for shard in self._shards:
+        for shard in shards:
             if (journal := shard.get("journal")) is not None:
                 self._check(logs[journal], shard)
         return chain.from_iterable(
-            self._outcomes_of(shard, logs.get(shard.get("journal"))) for shard in self._shards
+            self._outcomes_of(shard, logs.get(shard.get("journal")), start, stop)
+            for shard in shards
         )
 
     def _check(self, log: Log, shard: Mapping[str, Any]) -> None:
@@ -103,8 +113,13 @@ class Results:
             **({"samples": samples} if samples > 1 else {}),
         }
 
-    def _outcomes_of(self, shard: Mapping[str, Any], log: Log | None) -> Iterator[Outcome]:
+    def _outcomes_of(
+        self, shard: Mapping[str, Any], log: Log | None, start: int, stop: int | None
+    ) -> Iterator[Outcome]:
         samples = shard.get("samples", 1)
+        start = max(start, shard["start"])
+        stop = shard["stop"] if stop is None else min(stop, shard["stop"])
         if log is None:
-            return from_columns(shard["outcomes"], shard["start"], samples)
-        return log.outcomes(self.run, shard["start"], shard["stop"], samples)
+            all_of_it = from_columns(shard["outcomes"], shard["start"], samples)
+            return islice(all_of_it, start - shard["start"], stop - shard["start"])
+        return log.outcomes(self.run, start, stop, samples)

@@ -1,0 +1,76 @@
+"""Voting: several answers to one item."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import is_plain, repeatable
+from some_outcomes import bad, good
+
+from langgraph_hpc_fanout import reducers
+
+
+def samples(*ballots, index=0):
+    return [
+        bad(index, sample=number) if ballot is None else good(index, ballot, sample=number)
+        for number, ballot in enumerate(ballots)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ballots", "value", "share", "entropy"),
+    [
+        (["a", "a", "b"], "a", 2 / 3, 0.9183),
+        (["a", "b"], "a", 0.5, 1.0),
+        (["b", "a"], "b", 0.5, 1.0),
+        (["a", "a"], "a", 1.0, 0.0),
+        (["a", None, None], "a", 1.0, 0.0),
+        ([None, None], None, 0.0, 0.0),
+        ([{"x": 1, "y": 2}, {"y": 2, "x": 1}, 3], {"x": 1, "y": 2}, 2 / 3, 0.9183),
+    ],
+)
+def test_samples_vote(ballots, value, share, entropy):
+    (result,) = reducers.vote()(samples(*ballots))
+    assert result["value"] == value
+    assert result["share"] == pytest.approx(share)
+    assert result["entropy"] == pytest.approx(entropy, abs=1e-4)
+    assert result["samples"] == len(ballots)
+    assert result["votes"] == sum(ballot is not None for ballot in ballots)
+    assert is_plain(result)
+
+
+def test_each_item_has_a_vote_of_its_own():
+    outcomes = [*samples("a", "a"), *samples("b", None, index=1), *samples("c", "d", index=2)]
+    assert [each["value"] for each in reducers.vote()(iter(outcomes))] == ["a", "b", "c"]
+    assert reducers.vote()([]) == []
+
+
+def test_too_small_a_share_abstains():
+    ballots = samples("a", "a", "b")
+    assert reducers.vote(abstain_below=0.6)(ballots)[0]["value"] == "a"
+    assert reducers.vote(abstain_below=0.7)(ballots)[0]["value"] is None
+
+
+def test_part_of_a_value_may_count():
+    ballots = samples({"class": "a", "why": 1}, {"class": "a", "why": 2}, {"class": "b", "why": 3})
+    (result,) = reducers.vote(of=lambda value: value["class"])(ballots)
+    assert (result["value"], result["share"]) == ("a", pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_that_is_none(share):
+    with pytest.raises(ValueError, match="is no share from 0 to 1"):
+        reducers.vote(abstain_below=share)
+
+
+@repeatable
+@given(st.lists(st.one_of(st.none(), st.sampled_from("abc")), min_size=1, max_size=9))
+def test_votes_add_up(ballots):
+    (result,) = reducers.vote()(samples(*ballots))
+    given = [ballot for ballot in ballots if ballot is not None]
+    assert result["votes"] == len(given)
+    if given:
+        assert given.count(result["value"]) == max(map(given.count, given))
+        assert result["share"] == pytest.approx(given.count(result["value"]) / len(given))
+        assert 0 <= result["entropy"] <= 1.585
