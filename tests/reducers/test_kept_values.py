@@ -85,3 +85,17 @@ def test_by_key_lets_the_last_answer_count_and_no_failure_hide_one():
         Outcome("c", 5, ok=True, value=3),
     ]
     assert reducers.by_key(some) == {"a": 2, "b": None, "c": 3}
+
+
+@pytest.mark.parametrize("reducer", [reducers.outcomes, reducers.by_key])
+def test_whatever_goes_into_state_has_a_bound(monkeypatch, reducer):
+    monkeypatch.setattr(allowance, "STATE_BYTES", 2000)
+    assert len(reducer([good(0, "x" * 1000)])) == 1
+    with pytest.raises(ValueError, match=r"too much for graph state; use reducers\.reference"):
+        reducer(good(n, "x" * 1000) for n in range(3))
+
+
+def test_by_key_counts_what_it_keeps(monkeypatch):
+    monkeypatch.setattr(allowance, "STATE_BYTES", 100)
+    some = [Outcome("a", n, ok=True, value="x" * 40 + str(n)) for n in range(9)]
+    assert reducers.by_key(some) == {"a": "x" * 40 + "8"}

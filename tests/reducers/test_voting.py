@@ -9,6 +9,7 @@ from properties import is_plain, repeatable
 from some_outcomes import bad, good
 
 from langgraph_hpc_fanout import reducers
+from langgraph_hpc_fanout.reducers import allowance
 
 
 def samples(*ballots, index=0):
@@ -74,3 +75,25 @@ def test_votes_add_up(ballots):
         assert given.count(result["value"]) == max(map(given.count, given))
         assert result["share"] == pytest.approx(given.count(result["value"]) / len(given))
         assert 0 <= result["entropy"] <= 1.585
+
+
+def test_what_counts_must_be_json():
+    reduce = reducers.vote(of=set)
+    with pytest.raises(ValueError, match=r"vote\(of=\.\.\.\) made \{'a'\} of an answer to item 3"):
+        reduce(samples("a", index=3))
+
+
+def test_votes_have_a_bound(monkeypatch):
+    monkeypatch.setattr(allowance, "STATE_BYTES", 300)
+    with pytest.raises(ValueError, match="The votes are more than"):
+        reducers.vote()(outcome for index in range(9) for outcome in samples("a", index=index))
+
+
+def test_variants_of_a_sweep_vote_on_their_item():
+    variants = [
+        good(index, ballot, sample=sample, meta={"sweep": {"model": model}})
+        for index, ballots in enumerate(["aab", "bbb"])
+        for sample, (model, ballot) in enumerate(zip("xyz", ballots, strict=True))
+    ]
+    results = reducers.vote()(variants)
+    assert [(each["value"], each["samples"]) for each in results] == [("a", 3), ("b", 3)]
