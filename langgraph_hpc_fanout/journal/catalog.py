@@ -61,7 +61,7 @@ class Catalog:
         """A run has a number in a segment."""
         self._numbered[segment, number] = run
         known = self._runs.setdefault(run, _Run(about))
-        known.about = about
+        known.about = {**known.about, **about}  # a run that is resumed says less of itself
 
     def put(self, run: str, place: int, at: int) -> None:
         """A line about a place of a run that has begun."""

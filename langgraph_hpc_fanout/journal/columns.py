@@ -43,16 +43,23 @@ def to_columns(outcomes: Sequence[Outcome]) -> Columns:
 
 
 def from_columns(
-    columns: Mapping[str, list[Any]], start: int, samples: int = 1
+    columns: Mapping[str, list[Any]], start: int, per_item: int = 1, samples: int = 1
 ) -> Iterator[Outcome]:
-    """The outcomes that `to_columns` wrote, from place `start`, with so many samples an item."""
+    """The outcomes that `to_columns` wrote, from place `start`.
+
+    Args:
+        columns: The lists.
+        start: Place of the first outcome in its run.
+        per_item: How many places an item has.
+        samples: How many of these in a row differ in the sample only.
+    """
     rows = zip(
         columns["key"],
         *(columns.get(name) or repeat(None) for name in ("ok", *_PLAIN, "usage", "error", "meta")),
         strict=False,
     )
     for place, row in enumerate(rows, start):
-        index, sample = divmod(place, samples)
+        index, sample = place // per_item, place % samples
         key, ok, value, model, endpoint, attempts, latency, reason, usage, error, meta = row
         yield Outcome(
             key,

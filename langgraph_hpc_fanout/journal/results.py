@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from langgraph_hpc_fanout.journal.columns import from_columns
 from langgraph_hpc_fanout.journal.log import Log, log_at
 from langgraph_hpc_fanout.records import FanOutError, Outcome
+
+_SIZES = ("samples", "per_item")
+"""What a run's shards say of how many places an item has, where it is more than one."""
 
 
 class Results:
@@ -42,18 +45,28 @@ class Results:
         return self.ok + self.failed
 
     def __iter__(self) -> Iterator[Outcome]:
+        return self.slice(0, None)
+
+    def slice(self, start: int, stop: int | None) -> Iterator[Outcome]:
+        """The outcomes of places `start` up to `stop`, read lazily; an item has one a sample."""
+        shards = [
+            shard
+            for shard in self._shards
+            if start < shard["stop"] and (stop is None or shard["start"] < stop)
+        ]
         logs = {
             shard["journal"]: log_at(Path(shard["journal"]))
-            for shard in self._shards
+            for shard in shards
             if shard.get("journal")
         }
         for log in logs.values():
             log.refresh()
-        for shard in self._shards:
+        for shard in shards:
             if (journal := shard.get("journal")) is not None:
                 self._check(logs[journal], shard)
         return chain.from_iterable(
-            self._outcomes_of(shard, logs.get(shard.get("journal"))) for shard in self._shards
+            self._outcomes_of(shard, logs.get(shard.get("journal")), start, stop)
+            for shard in shards
         )
 
     def _check(self, log: Log, shard: Mapping[str, Any]) -> None:
@@ -61,8 +74,8 @@ class Results:
         reported = shard["ok"] + shard["failed"]
         found = log.count(self.run, shard["start"], shard["stop"])
         if found < reported:
-            samples = shard.get("samples", 1)
-            first, last = shard["start"] // samples, (shard["stop"] - 1) // samples
+            per_item, _ = _places(shard)
+            first, last = shard["start"] // per_item, (shard["stop"] - 1) // per_item
             raise FanOutError(
                 f"The journal {log.directory} has {found} of the {reported} outcomes that run "
                 f"{self.run} reported for items {first} to {last}; "
@@ -93,18 +106,29 @@ class Results:
         """
         if self.journal is None and len(self):
             raise ValueError("There is nothing to refer to without a journal: give FanOutNode one.")
-        samples = next((each["samples"] for each in self._shards if "samples" in each), 1)
+        sizes = self._shards[0] if self._shards else {}
         return {
             "run": self.run,
             "journal": self.journal,
             "total": len(self),
             "ok": self.ok,
             "failed": self.failed,
-            **({"samples": samples} if samples > 1 else {}),
+            **{name: sizes[name] for name in _SIZES if name in sizes},
         }
 
-    def _outcomes_of(self, shard: Mapping[str, Any], log: Log | None) -> Iterator[Outcome]:
-        samples = shard.get("samples", 1)
+    def _outcomes_of(
+        self, shard: Mapping[str, Any], log: Log | None, start: int, stop: int | None
+    ) -> Iterator[Outcome]:
+        per_item, samples = _places(shard)
+        start = max(start, shard["start"])
+        stop = shard["stop"] if stop is None else min(stop, shard["stop"])
         if log is None:
-            return from_columns(shard["outcomes"], shard["start"], samples)
-        return log.outcomes(self.run, shard["start"], shard["stop"], samples)
+            all_of_it = from_columns(shard["outcomes"], shard["start"], per_item, samples)
+            return islice(all_of_it, start - shard["start"], stop - shard["start"])
+        return log.outcomes(self.run, start, stop, per_item=per_item, samples=samples)
+
+
+def _places(shard: Mapping[str, Any]) -> tuple[int, int]:
+    """How many places an item has, and how many of these in a row differ in the sample only."""
+    samples = shard.get("samples", 1)
+    return shard.get("per_item", samples), samples

@@ -135,3 +135,14 @@ def test_what_is_appended_later_is_seen(journal):
     journal.log.append("r2", "", 0, OUTCOMES[0])
     journal.log.flush()
     assert list(results) == OUTCOMES[:1]
+
+
+@pytest.mark.parametrize("kept", ["in state", "in a journal", "in both"])
+@pytest.mark.parametrize(("start", "stop"), [(0, 4), (1, 3), (0, 1), (3, 9), (2, 2), (4, 9)])
+def test_a_slice_of_the_outcomes(journal, kept, start, stop):
+    shards = {
+        "in state": [inline(0, 3), inline(3, 4)],
+        "in a journal": [in_journal(journal, 0, 3), in_journal(journal, 3, 4)],
+        "in both": [inline(0, 2), in_journal(journal, 2, 4)],
+    }
+    assert list(Results("r", shards[kept]).slice(start, stop)) == OUTCOMES[start:stop]
