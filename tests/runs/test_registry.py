@@ -8,6 +8,7 @@ from langgraph.types import Command
 
 from langgraph_hpc_fanout import FanOutError
 from langgraph_hpc_fanout.dispatch.retry import Retry
+from langgraph_hpc_fanout.items.rows import Rows
 from langgraph_hpc_fanout.runs.plan import Plan
 from langgraph_hpc_fanout.runs.registry import Registry
 from langgraph_hpc_fanout.runs.run import Run
@@ -30,7 +31,7 @@ def test_what_a_run_ended_with_is_for_its_own_invocation_only(ending, error):
     registry = Registry()
     run = Run("r", plan, {})
     for number in range(2):
-        run.add(plan.shard(number, number, [number], {}))
+        run.add(plan.shard(number, Rows([0, 1]), number, 1))
     registry.register(run)
 
     def claim(number, invocation):
@@ -39,7 +40,7 @@ def test_what_a_run_ended_with_is_for_its_own_invocation_only(ending, error):
             number,
             invocation,
             begin=lambda: Run("r", plan, {}),
-            shard=lambda: plan.shard(number, number, [number], {}),
+            shard=lambda: plan.shard(number, Rows([0, 1]), number, 1),
         )
 
     _, shard = claim(0, "first")
