@@ -43,20 +43,27 @@ def to_columns(outcomes: Sequence[Outcome]) -> Columns:
 
 
 def from_columns(
-    columns: Mapping[str, list[Any]], start: int, samples: int = 1
+    columns: Mapping[str, list[Any]], start: int, samples: int = 1, per_item: int | None = None
 ) -> Iterator[Outcome]:
-    """The outcomes that `to_columns` wrote, from place `start`, with so many samples an item."""
+    """The outcomes that `to_columns` wrote.
+
+    Args:
+        columns: What it wrote.
+        start: Place of the first.
+        samples: How many places in a row differ in the sample only.
+        per_item: How many places an item has; as many as it has samples by default.
+    """
+    per_item = samples if per_item is None else per_item
     rows = zip(
         columns["key"],
         *(columns.get(name) or repeat(None) for name in ("ok", *_PLAIN, "usage", "error", "meta")),
         strict=False,
     )
     for place, row in enumerate(rows, start):
-        index, sample = divmod(place, samples)
         key, ok, value, model, endpoint, attempts, latency, reason, usage, error, meta = row
         yield Outcome(
             key,
-            index,
+            place // per_item,
             ok=ok,
             value=value,
             error=error and Failure(**error),
@@ -66,6 +73,6 @@ def from_columns(
             attempts=attempts,
             latency=latency,
             finish_reason=reason,
-            sample=sample,
+            sample=place % samples,
             meta=meta or NOTHING,
         )
