@@ -25,22 +25,35 @@ class RunRecord:
 
     Attributes:
         run: Its id.
-        about: What was said of it when it began.
-        outcomes: How many of its places have one.
+        about: What was said of it when it last began.
+        places: The place after its last outcome.
+        ok: How many places have an answer.
+        failed: How many have a failure.
     """
 
     run: str
     about: Mapping[str, Any]
-    outcomes: int
+    places: int
+    ok: int
+    failed: int
+
+    @property
+    def outcomes(self) -> int:
+        """How many places have an outcome."""
+        return self.ok + self.failed
 
 
 @dataclass(slots=True)
 class _Run:
     about: Mapping[str, Any]
     places: array[int] = field(default_factory=lambda: array("Q"))
+    end: int = 0
 
     def reach(self, place: int) -> None:
         """Make room for a place, and for some more where a run grows place by place."""
+        if place < self.end:
+            return
+        self.end = place + 1
         missing = place + 1 - len(self.places)
         if missing > 0:
             self.places.frombytes(bytes(8 * max(missing, len(self.places) // 8)))
@@ -120,16 +133,14 @@ class Catalog:
 
     def runs(self) -> list[RunRecord]:
         """All runs, oldest first."""
-        return [
-            RunRecord(run, known.about, len(known.places) - known.places.count(0))
-            for run, known in self._runs.items()
-        ]
+        import numpy as np  # noqa: PLC0415
 
-    def tally(self, run: str) -> tuple[int, int]:
-        """How many places of a run have an answer, and how many a failure."""
-        places = self.places(run)
-        ok = sum(at >= OK for at in places)
-        return ok, len(places) - places.count(0) - ok
+        records = []
+        for run, known in self._runs.items():
+            table = np.frombuffer(known.places, np.uint64)
+            ok, outcomes = np.count_nonzero(table >= OK), np.count_nonzero(table)
+            records.append(RunRecord(run, known.about, known.end, int(ok), int(outcomes - ok)))
+        return records
 
 
 def _letters(*kinds: str) -> list[int]:

@@ -43,27 +43,27 @@ def to_columns(outcomes: Sequence[Outcome]) -> Columns:
 
 
 def from_columns(
-    columns: Mapping[str, list[Any]], start: int, per_item: int = 1, samples: int = 1
+    columns: Mapping[str, list[Any]], start: int, samples: int = 1, per_item: int | None = None
 ) -> Iterator[Outcome]:
-    """The outcomes that `to_columns` wrote, from place `start`.
+    """The outcomes that `to_columns` wrote.
 
     Args:
-        columns: The lists.
-        start: Place of the first outcome in its run.
-        per_item: How many places an item has.
-        samples: How many of these in a row differ in the sample only.
+        columns: What it wrote.
+        start: Place of the first.
+        samples: How many places in a row differ in the sample only.
+        per_item: How many places an item has; as many as it has samples by default.
     """
+    per_item = samples if per_item is None else per_item
     rows = zip(
         columns["key"],
         *(columns.get(name) or repeat(None) for name in ("ok", *_PLAIN, "usage", "error", "meta")),
         strict=False,
     )
     for place, row in enumerate(rows, start):
-        index, sample = place // per_item, place % samples
         key, ok, value, model, endpoint, attempts, latency, reason, usage, error, meta = row
         yield Outcome(
             key,
-            index,
+            place // per_item,
             ok=ok,
             value=value,
             error=error and Failure(**error),
@@ -73,6 +73,6 @@ def from_columns(
             attempts=attempts,
             latency=latency,
             finish_reason=reason,
-            sample=sample,
+            sample=place % samples,
             meta=meta or NOTHING,
         )

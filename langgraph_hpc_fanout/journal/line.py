@@ -32,7 +32,6 @@ NOTED = "noted"
 
 DIGEST_BYTES = 16
 NO_DIGEST = "0" * 2 * DIGEST_BYTES
-_HEXADECIMAL = frozenset("0123456789abcdef")
 
 # A head is `{"crc":"` + crc + `","kind":"` + kind and so on; these are where the fields begin.
 PREFIX = b'{"crc":"'
@@ -66,8 +65,8 @@ class Line:
 
 def encode(kind: str, run: int, place: int, digest: str, body: bytes) -> bytes:
     """A line; `body` is the JSON object of the fields after the head, and has some."""
-    head = f'","kind":"{kind}","run":"{run:08d}","place":"{place:012d}","digest":"{digest}",'
-    covered = head.encode() + body[1:]
+    head = (kind.encode(), run, place, digest.encode(), body[1:])
+    covered = b'","kind":"%b","run":"%08d","place":"%012d","digest":"%b",%b' % head
     return b'{"crc":"%08x%b\n' % (crc32(covered), covered)
 
 
@@ -84,9 +83,16 @@ def decode(line: bytes) -> Line | None:
 
 def digest_of(scope: str, key: str) -> str:
     """Who asks what, in 32 hexadecimal digits: the key itself where it is a hash of all that."""
-    if not scope and len(key) == len(NO_DIGEST) and _HEXADECIMAL.issuperset(key):
+    if not scope and _is_digest(key):
         return key
     return hashlib.blake2b(orjson.dumps([scope, key]), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def _is_digest(key: str) -> bool:
+    try:
+        return len(key) == len(NO_DIGEST) and bytes.fromhex(key).hex() == key
+    except ValueError:
+        return False
 
 
 def fingerprint_of(digest: str) -> int:

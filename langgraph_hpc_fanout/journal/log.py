@@ -72,6 +72,8 @@ class Log:
         self._memory = threading.Lock()  # held for moments
         self._session: Session | None = None
         self._holders = 0
+        self._id: str | None = None
+        self._ends: dict[int, int] = {}
         self._forget()
 
     # -- owning ----------------------------------------------------------------------------
@@ -135,7 +137,8 @@ class Log:
             ownership.give_up()
             raise
         self._warn_of_torn_tails(sizes)
-        self._session = Session(self.directory, ownership, max(sizes, default=0) + 1)
+        following = max(sizes, default=0) + 1
+        self._session = Session(self.directory, ownership, following, self._catalog.begin)
 
     def _end_session(self) -> None:
         session = self._session
@@ -157,10 +160,7 @@ class Log:
             about: JSON data.
         """
         with self._memory:
-            session = self._writing()
-            if not session.knows(run):
-                session.introduce(run, about)
-                self._number(session, run)
+            self._writing().begin(run, about)
 
     def append(self, run: str, scope: str, place: int, outcome: Outcome) -> int:
         """Remember an outcome; it can be found and read at once.
@@ -178,14 +178,12 @@ class Log:
         body = line.body_of(outcome, scope, digest)
         kind = line.VALUE if outcome.ok else line.ERROR
         with self._memory:
-            at = self._remember(kind, run, place, digest, body, ok=outcome.ok)
+            at = self._writing().add(kind, run, place, digest, body, ok=outcome.ok)
             self._catalog.put(run, place, at)
             self._catalog.index.put(line.fingerprint_of(digest), at)
         return at
 
-    def reuse(
-        self, run: str, place: int, at: int, meta: Mapping[str, Any] | None = None
-    ) -> None:
+    def reuse(self, run: str, place: int, at: int, meta: Mapping[str, Any] | None = None) -> None:
         """Remember that a place of a run has the outcome that stands elsewhere.
 
         Args:
@@ -195,14 +193,14 @@ class Log:
             meta: What the outcome's own meta gets in addition, for this place.
         """
         segment, offset = unpack(at)
-        body = {"at": {"segment": segment, "offset": offset}, **({"meta": meta} if meta else {})}
-        kind = line.AGAIN if at & OK else line.STILL
-        encoded = orjson.dumps(body)
+        fields: dict[str, Any] = {"at": {"segment": segment, "offset": offset}}
+        if meta:
+            fields["meta"] = meta
+        body, ok = orjson.dumps(fields), bool(at & OK)
+        kind = line.AGAIN if ok else line.STILL
         with self._memory:
-            ok = bool(at & OK)
-            self._catalog.put(
-                run, place, self._remember(kind, run, place, line.NO_DIGEST, encoded, ok=ok)
-            )
+            here = self._writing().add(kind, run, place, line.NO_DIGEST, body, ok=ok)
+            self._catalog.put(run, place, here)
 
     def note(self, kind: str, data: Mapping[str, Any]) -> None:
         """Remember anything else.
@@ -213,7 +211,7 @@ class Log:
         """
         body = orjson.dumps({"note": kind, "data": data})
         with self._memory:
-            self._catalog.note(self._remember(line.NOTED, None, 0, line.NO_DIGEST, body))
+            self._catalog.note(self._writing().add(line.NOTED, None, 0, line.NO_DIGEST, body))
 
     @property
     def unwritten(self) -> int:
@@ -252,24 +250,6 @@ class Log:
             )
         return self._session
 
-    def _remember(
-        self, kind: str, run: str | None, place: int, digest: str, body: bytes, *, ok: bool = False
-    ) -> int:
-        session = self._writing()
-        number = 0 if run is None else self._number(session, run)
-        offset = session.unwritten.add(line.encode(kind, number, place, digest, body))
-        return pack(session.unwritten.segment, offset, ok=ok)
-
-    def _number(self, session: Session, run: str) -> int:
-        """The number of a run in the segment where the next line stands."""
-        if session.unwritten.is_full:
-            session.rotate()
-        number = session.number_of(run)
-        if number is None:
-            number = session.begin(run)
-            self._catalog.begin(session.unwritten.segment, number, run, session.about(run))
-        return number
-
     # -- reading ---------------------------------------------------------------------------
 
     def refresh(self) -> None:
@@ -288,12 +268,10 @@ class Log:
             if self._session is None:
                 self._forget_what_is_gone(found, sizes)
             ours = {} if self._session is None else self._session.ends
-            damaged = [
-                (number, offset)
-                for number, size in sizes.items()
-                if number not in ours and size > self._ends.get(number, 0)
-                for offset in self._read_in(number)
-            ]
+            damaged: list[tuple[int, int]] = []
+            for number, size in sizes.items():
+                if number not in ours and size > self._ends.get(number, 0):
+                    damaged += [(number, offset) for offset in self._read_in(number)]
             if damaged:
                 self._warn("%d damaged lines", len(damaged), *damaged[0])
 
@@ -352,10 +330,6 @@ class Log:
         places = self._catalog.places(run)[start:stop]
         return len(places) - places.count(0)
 
-    def tally(self, run: str) -> tuple[int, int]:
-        """How many places of a run have an answer, and how many a failure."""
-        return self._catalog.tally(run)
-
     def runs(self) -> list[RunRecord]:
         """All runs, oldest first."""
         with self._memory:
@@ -410,16 +384,17 @@ class Log:
 
     # -- taking note -----------------------------------------------------------------------
 
-    def _read_in(self, segment: int) -> Iterator[int]:
-        """Take note of a segment's new lines; gives the offsets of damaged ones."""
+    def _read_in(self, segment: int) -> list[int]:
+        """Take note of a segment's new lines; returns the offsets of damaged ones."""
         from langgraph_hpc_fanout.journal import scan  # noqa: PLC0415 - numpy is slow
 
+        damaged: list[int] = []
         gathered: list[Heads] = []
         path, end = segments.path_of(self.directory, segment), self._ends.get(segment, 0)
         for block in segments.blocks(path, end):
             heads = scan.heads_of(block)
             self._note_beginnings(segment, block, heads)
-            yield from heads.damaged.tolist()
+            damaged += heads.damaged.tolist()
             gathered.append(heads)
             if sum(map(len, gathered)) >= _LINES_AT_ONCE:
                 self._note_lines(segment, scan.joined(gathered))
@@ -428,6 +403,7 @@ class Log:
         if gathered:
             self._note_lines(segment, scan.joined(gathered))
         self._ends[segment] = end
+        return damaged
 
     def _note_beginnings(self, segment: int, block: segments.Block, heads: Heads) -> None:
         for offset in heads.offsets[heads.kinds == ord(line.BEGIN[0])].tolist():
@@ -455,8 +431,8 @@ class Log:
     def _forget(self) -> None:
         self._catalog = Catalog()
         self._readers = segments.Readers(self.directory)
-        self._ends: dict[int, int] = {}
-        self._id: str | None = None
+        self._ends = {}
+        self._id = None
 
     def _warn_of_torn_tails(self, sizes: Mapping[int, int]) -> None:
         torn = [

@@ -75,4 +75,6 @@ def ensure(directory: Path) -> None:
 
     now = datetime.now(UTC).isoformat(timespec="seconds")
     mine = Manifest(FORMAT, __version__, now, os.urandom(8).hex())
-    files.create(directory / FILE, orjson.dumps(asdict(mine), option=orjson.OPT_APPEND_NEWLINE), mine.id)
+    files.create(
+        directory / FILE, orjson.dumps(asdict(mine), option=orjson.OPT_APPEND_NEWLINE), mine.id
+    )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from langgraph_hpc_fanout.journal.columns import from_columns
+from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.journal.log import Log, log_at
 from langgraph_hpc_fanout.records import FanOutError, Outcome
-
-_SIZES = ("samples", "per_item")
-"""What a run's shards say of how many places an item has, where it is more than one."""
 
 
 class Results:
@@ -32,6 +31,8 @@ class Results:
         self._shards = shards
         self.ok: int = sum(shard["ok"] for shard in shards)
         self.failed: int = sum(shard["failed"] for shard in shards)
+        # Held as long as these results: opening one of millions of outcomes takes seconds.
+        self._logs: dict[str, Log] = {}
 
     @property
     def journal(self) -> str | None:
@@ -40,6 +41,9 @@ class Results:
 
     def __repr__(self) -> str:
         return f"Results({self.run!r}, {self.ok} ok, {self.failed} failed)"
+
+    def __reduce__(self) -> tuple[type[Results], tuple[str, Sequence[Mapping[str, Any]]]]:
+        return Results, (self.run, self._shards)
 
     def __len__(self) -> int:
         return self.ok + self.failed
@@ -54,32 +58,29 @@ class Results:
             for shard in self._shards
             if start < shard["stop"] and (stop is None or shard["start"] < stop)
         ]
-        logs = {
-            shard["journal"]: log_at(Path(shard["journal"]))
-            for shard in shards
-            if shard.get("journal")
-        }
-        for log in logs.values():
-            log.refresh()
+        for journal in {shard["journal"] for shard in shards if shard.get("journal")}:
+            self._log_at(journal).refresh()
         for shard in shards:
             if (journal := shard.get("journal")) is not None:
-                self._check(logs[journal], shard)
-        return chain.from_iterable(
-            self._outcomes_of(shard, logs.get(shard.get("journal")), start, stop)
-            for shard in shards
-        )
+                self._check(self._log_at(journal), shard)
+        return chain.from_iterable(self._outcomes_of(shard, start, stop) for shard in shards)
+
+    def _log_at(self, journal: str) -> Log:
+        if journal not in self._logs:
+            self._logs[journal] = log_at(Path(journal))
+        return self._logs[journal]
 
     def _check(self, log: Log, shard: Mapping[str, Any]) -> None:
         """Refuse to go on with fewer outcomes than were reported: they would shift places."""
         reported = shard["ok"] + shard["failed"]
         found = log.count(self.run, shard["start"], shard["stop"])
         if found < reported:
-            per_item, _ = _places(shard)
+            _, per_item = _layout(shard)
             first, last = shard["start"] // per_item, (shard["stop"] - 1) // per_item
             raise FanOutError(
                 f"The journal {log.directory} has {found} of the {reported} outcomes that run "
                 f"{self.run} reported for items {first} to {last}; "
-                "the file was deleted or damaged. Run the graph again to ask what is missing."
+                "it was deleted or damaged. Run the graph again to ask what is missing."
             )
 
     @classmethod
@@ -98,6 +99,46 @@ class Results:
         shard = {"start": 0, "stop": reference["total"], **reference}
         return cls(reference["run"], [shard])
 
+    @classmethod
+    def of(cls, directory: str | os.PathLike[str], run: str | None = None) -> Results:
+        """What a run has so far, also while it goes on, and in another process.
+
+        Args:
+            directory: Of the journal.
+            run: Id of the run; the newest by default.
+
+        Raises:
+            FileNotFoundError: If there is no journal.
+            JournalError: If it cannot be read, or has no such run.
+        """
+        log = log_at(Path(os.path.realpath(directory)))
+        if not log.directory.is_dir():
+            raise FileNotFoundError(f"There is no journal {log.directory}.")
+        log.refresh()
+        records = {each.run: each for each in log.runs()}
+        run = next(reversed(records), None) if run is None else run
+        if run is None or run not in records:
+            wanted = "no run yet" if run is None else f"no run {run!r}, only {list(records)}"
+            raise JournalError(
+                f"The journal {log.directory} has {wanted}.", journal=str(log.directory)
+            )
+        found = records[run]
+        results = cls(
+            run,
+            [
+                {
+                    "start": 0,
+                    "stop": found.places,
+                    "ok": found.ok,
+                    "failed": found.failed,
+                    "journal": str(log.directory),
+                    **_told(*_layout(found.about)),
+                }
+            ],
+        )
+        results._logs[str(log.directory)] = log
+        return results
+
     def reference(self) -> dict[str, Any]:
         """What to keep in graph state instead of the outcomes.
 
@@ -106,29 +147,41 @@ class Results:
         """
         if self.journal is None and len(self):
             raise ValueError("There is nothing to refer to without a journal: give FanOutNode one.")
-        sizes = self._shards[0] if self._shards else {}
+        samples, per_item = _layout(next(iter(self._shards), {}))
+        stop = max((shard["stop"] for shard in self._shards), default=0)
         return {
             "run": self.run,
             "journal": self.journal,
             "total": len(self),
             "ok": self.ok,
             "failed": self.failed,
-            **{name: sizes[name] for name in _SIZES if name in sizes},
+            **({"stop": stop} if stop != len(self) else {}),
+            **_told(samples, per_item),
         }
 
     def _outcomes_of(
-        self, shard: Mapping[str, Any], log: Log | None, start: int, stop: int | None
+        self, shard: Mapping[str, Any], start: int, stop: int | None
     ) -> Iterator[Outcome]:
-        per_item, samples = _places(shard)
-        start = max(start, shard["start"])
-        stop = shard["stop"] if stop is None else min(stop, shard["stop"])
-        if log is None:
-            all_of_it = from_columns(shard["outcomes"], shard["start"], per_item, samples)
-            return islice(all_of_it, start - shard["start"], stop - shard["start"])
-        return log.outcomes(self.run, start, stop, per_item=per_item, samples=samples)
+        samples, per_item = _layout(shard)
+        first = max(start, shard["start"])
+        last = shard["stop"] if stop is None else min(stop, shard["stop"])
+        if (journal := shard.get("journal")) is None:
+            outcomes = from_columns(shard["outcomes"], shard["start"], samples, per_item)
+            return islice(outcomes, first - shard["start"], last - shard["start"])
+        return self._log_at(journal).outcomes(
+            self.run, first, last, per_item=per_item, samples=samples
+        )
 
 
-def _places(shard: Mapping[str, Any]) -> tuple[int, int]:
-    """How many places an item has, and how many of these in a row differ in the sample only."""
-    samples = shard.get("samples", 1)
-    return shard.get("per_item", samples), samples
+def _layout(told: Mapping[str, Any]) -> tuple[int, int]:
+    """How many samples in a row, and how many places an item, a shard, reference or run has."""
+    samples: int = told.get("samples", 1)
+    return samples, told.get("per_item", samples)
+
+
+def _told(samples: int, per_item: int) -> dict[str, int]:
+    """The same as fields, without what goes without saying."""
+    return {
+        **({"samples": samples} if samples > 1 else {}),
+        **({"per_item": per_item} if per_item != samples else {}),
+    }

@@ -86,4 +86,5 @@ def _hexadecimal(digits: NDArray[np.uint8]) -> NDArray[np.uint64]:
 def _decimal(characters: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Numbers from rows of decimal digits."""
     powers = 10 ** np.arange(characters.shape[1] - 1, -1, -1, dtype=np.int64)
-    return (characters - np.uint8(ord("0"))).astype(np.int64) @ powers
+    numbers: NDArray[np.int64] = (characters - np.uint8(ord("0"))).astype(np.int64) @ powers
+    return numbers

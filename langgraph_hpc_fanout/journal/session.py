@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,12 @@ import orjson
 
 from langgraph_hpc_fanout.journal import line, segments
 from langgraph_hpc_fanout.journal.errors import JournalError
+from langgraph_hpc_fanout.journal.location import pack
 from langgraph_hpc_fanout.journal.owner import Ownership
 from langgraph_hpc_fanout.journal.unwritten import Part, Unwritten
+
+Begun = Callable[[int, int, str, Mapping[str, Any]], None]
+"""Told segment and number in it, id and about of a run."""
 
 
 class Session:
@@ -24,50 +28,52 @@ class Session:
         directory: Of the journal.
         ownership: That it is ours.
         segment: Number of the first segment to write.
+        begun: Called when a run gets a number in a segment.
     """
 
-    def __init__(self, directory: Path, ownership: Ownership, segment: int) -> None:
+    def __init__(self, directory: Path, ownership: Ownership, segment: int, begun: Begun) -> None:
         self.ownership = ownership
         self.unwritten = Unwritten(segment)
+        self.ends: dict[int, int] = {}
         self._directory = directory
+        self._begun = begun
         self._files: dict[int, segments.SegmentFile] = {}
-        self._ends: dict[int, int] = {}
         self._abouts: dict[str, Mapping[str, Any]] = {}
         self._numbers: dict[str, int] = {}
 
-    @property
-    def ends(self) -> Mapping[int, int]:
-        """The segments that were written, and how many bytes of each."""
-        return self._ends
+    def begin(self, run: str, about: Mapping[str, Any]) -> None:
+        """Let a run begin, unless it has."""
+        if run not in self._abouts:
+            self._give_number(run, about)
+            self._abouts[run] = about
 
-    def knows(self, run: str) -> bool:
-        """Whether a run has begun in this session."""
-        return run in self._abouts
+    def add(
+        self, kind: str, run: str | None, place: int, digest: str, body: bytes, *, ok: bool = False
+    ) -> int:
+        """Remember a line; returns its location.
 
-    def introduce(self, run: str, about: Mapping[str, Any]) -> None:
-        """Say what there is to say of a run."""
-        self._abouts[run] = about
+        Raises:
+            KeyError: If the run has not begun in this session.
+        """
+        if self.unwritten.is_full:
+            self.unwritten.rotate()
+            self._numbers.clear()
+        number = 0 if run is None else self._number_of(run)
+        offset = self.unwritten.add(line.encode(kind, number, place, digest, body))
+        return pack(self.unwritten.segment, offset, ok=ok)
 
-    def about(self, run: str) -> Mapping[str, Any]:
-        """What was said of a run."""
-        return self._abouts[run]
+    def _number_of(self, run: str) -> int:
+        """The number of a run in the segment where the next line stands."""
+        number = self._numbers.get(run)
+        return self._give_number(run, self._abouts[run]) if number is None else number
 
-    def number_of(self, run: str) -> int | None:
-        """The number of a run in the current segment, once it has one."""
-        return self._numbers.get(run)
-
-    def begin(self, run: str) -> int:
-        """Give a run that was introduced a number in the current segment."""
-        body = orjson.dumps({"id": run, "about": self._abouts[run]})
+    def _give_number(self, run: str, about: Mapping[str, Any]) -> int:
         number = len(self._numbers) + 1
+        body = orjson.dumps({"id": run, "about": about})
         self.unwritten.add(line.encode(line.BEGIN, number, 0, line.NO_DIGEST, body))
+        self._begun(self.unwritten.segment, number, run, about)
         self._numbers[run] = number
         return number
-
-    def rotate(self) -> None:
-        """Go on in another segment, where runs have other numbers."""
-        self.unwritten.rotate()
-        self._numbers.clear()
 
     def store(self, part: Part) -> None:
         """Put a part into its segment, safely on disk.
@@ -79,7 +85,7 @@ class Session:
         if part.segment not in self._files:
             self._open(part.segment)
         self._files[part.segment].write(part.start, part.data)
-        self._ends[part.segment] = part.end
+        self.ends[part.segment] = part.end
 
     def has_opened(self, segment: int) -> bool:
         """Whether a segment is there, made by this session."""
