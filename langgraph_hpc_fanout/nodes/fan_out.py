@@ -146,7 +146,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self._shard_size = shard_size
         self._key_field = key if isinstance(key, str) else None
         made = None if task is None else _task(task, version)
-        self._plan = Plan(
+        self.plan = Plan(
             name=name,
             variants=(Variant(made),) if swept is None else swept.variants(made),
             swept=() if swept is None else swept.axes,
@@ -159,7 +159,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             task_concurrency=task_concurrency,
             trace=trace,
         )
-        check_meaning(self._plan, version)
+        check_meaning(self.plan, version)
 
     @property
     def state_keys(self) -> list[str] | None:
@@ -169,18 +169,18 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
     @property
     def journal(self) -> Journal | None:
         """Where outcomes are kept."""
-        return self._plan.journal
+        return self.plan.journal
 
     def metadata(self) -> dict[str, Any]:
         """What the node does, for graph drawings and Studio; holds no secrets."""
-        task = self._plan.task
+        task = self.plan.task
         shown: dict[str, Any] = {"kind": "fan-out", "task": task.describe()}
-        endpoints = () if self._plan.pool is None else self._plan.pool.endpoints
+        endpoints = () if self.plan.pool is None else self.plan.pool.endpoints
         if isinstance(task, Prompt):
             models = sorted({model for each in endpoints for model in each.models} - {FUNCTIONS})
             shown["model"] = task.model or _listed(models) or "the pool's only model"
         elif isinstance(task, RunnableTask):
-            shown["task_concurrency"] = self._plan.task_concurrency or TASK_CONCURRENCY
+            shown["task_concurrency"] = self.plan.task_concurrency or TASK_CONCURRENCY
         if endpoints:
             limits = dict.fromkeys(endpoint.limits.describe() for endpoint in endpoints)
             shown["endpoints"] = _listed([endpoint.name for endpoint in endpoints])
@@ -226,7 +226,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             head = given.head()
             self._check_fields(given, head, shared)
             about = {"total": total, "items": source.name, "source": given.whereabouts}
-        plan = self._plan.adapted(get_runtime().context, head)
+        plan = self.plan.adapted(get_runtime().context, head)
         run = Run(run_id, plan, shared, about)
         size = self._size_for(total)
         starts = range(0, max(1, total), size)
@@ -258,8 +258,8 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         """
         if not head:
             return
-        task = self._plan.task
-        for variant in self._plan.variants:
+        task = self.plan.task
+        for variant in self.plan.variants:
             if isinstance(variant.task, Prompt) and (
                 absent := variant.task.missing_fields(given.examples(head), shared)
             ):
@@ -358,7 +358,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
                 f"{self.name} was reached by a plain edge; lead to it with "
                 "add_fan_out(...) or add_conditional_edges(source, fan_out.router(), [name])."
             )
-        writer = _writer_of_this_branch()
+        writer = writer_of_this_branch()
         runtime = get_runtime()
         with self._sources_named():
             run, shard = registry.claim(
@@ -376,12 +376,12 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         """The run of a branch that comes back after a restart."""
         first = self._reopened(branch["source"]).read(branch["start"], branch["start"] + 1)
         head = first if branch["count"] else ()
-        return Run(branch["run"], self._plan.adapted(context, head), branch["shared"])
+        return Run(branch["run"], self.plan.adapted(context, head), branch["shared"])
 
     def _shard_again(self, branch: Mapping[str, Any]) -> Shard:
         """The shard of a branch that comes back after a restart."""
         source = self._reopened(branch["source"])
-        return self._plan.shard(branch["shard"], source, branch["start"], branch["count"])
+        return self.plan.shard(branch["shard"], source, branch["start"], branch["count"])
 
     def _reopened(self, reference: Mapping[str, Any]) -> Source:
         """The source of a reference; one for all branches that refer to the same file."""
@@ -421,7 +421,7 @@ def _task(given: Any, version: str | None) -> Prompt | RemoteFunction | Runnable
     )
 
 
-def _writer_of_this_branch() -> Writer:
+def writer_of_this_branch() -> Writer:
     """The stream writer, callable from another thread: it works in its branch's context only."""
     writer = get_stream_writer()
     context = contextvars.copy_context()

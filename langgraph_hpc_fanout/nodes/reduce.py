@@ -8,14 +8,16 @@ from typing import Annotated, Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.errors import GraphBubbleUp
+from langgraph.runtime import get_runtime
 from typing_extensions import TypedDict
 
 from langgraph_hpc_fanout import reducers
 from langgraph_hpc_fanout.journal.results import Results
 from langgraph_hpc_fanout.nodes.arguments import check
-from langgraph_hpc_fanout.nodes.fan_out import FanOutNode
+from langgraph_hpc_fanout.nodes.fan_out import FanOutNode, writer_of_this_branch
 from langgraph_hpc_fanout.records import FanOutError
 from langgraph_hpc_fanout.reducers import Reducer
+from langgraph_hpc_fanout.runs.levels import Levels
 from langgraph_hpc_fanout.runs.receipts import (
     Receipt,
     in_order,
@@ -42,7 +44,8 @@ class ReduceNode(Runnable[Any, dict[str, Any]]):
 
     Raises:
         TypeError: If `fan_out` is no FanOutNode or the reducer is not callable.
-        ValueError: If `min_success` is no share, or `reference` is wanted without a journal.
+        ValueError: If `min_success` is no share, `reference` is wanted without a journal, or
+            `tree` without a pool.
     """
 
     def __init__(
@@ -65,6 +68,12 @@ class ReduceNode(Runnable[Any, dict[str, Any]]):
             raise ValueError(
                 "reducers.reference needs outcomes that are kept: give FanOutNode a journal=."
             )
+        if (
+            isinstance(reducer, reducers.Tree)
+            and reducer.pool is None
+            and fan_out.plan.pool is None
+        ):
+            raise ValueError("reducers.tree has nobody to ask: give it a pool=.")
         self.name: str = name or f"{fan_out.name}_reduce"
         self.fan_out = fan_out
         self.into = into
@@ -86,25 +95,35 @@ class ReduceNode(Runnable[Any, dict[str, Any]]):
 
     def metadata(self) -> dict[str, Any]:
         """What the node does, for graph drawings and Studio."""
-        name = getattr(self._reducer, "__qualname__", repr(self._reducer)).split(".")[0]
+        reducer = self._reducer
+        name = getattr(reducer, "__qualname__", type(reducer).__name__.lower()).split(".")[0]
         return {"kind": "reduce", "reducer": name, "into": self.into}
 
     def invoke(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Reduce, from sync code."""
-        return self._reduce(input)
+        return self._reduce(input, self._levels(config))
 
     async def ainvoke(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Reduce, from async code; in a thread, for it may read a large journal."""
-        return await asyncio.to_thread(self._reduce, input)
+        levels = self._levels(config)
+        try:
+            return await asyncio.to_thread(self._reduce, input, levels)
+        except asyncio.CancelledError:
+            levels.cancel()
+            raise
 
-    def _reduce(self, state: Mapping[str, Any]) -> dict[str, Any]:
+    def _levels(self, config: RunnableConfig | None) -> Levels:
+        plan = self.fan_out.plan.adapted(get_runtime().context)
+        return Levels(plan, config or {}, writer_of_this_branch())
+
+    def _reduce(self, state: Mapping[str, Any], levels: Levels) -> dict[str, Any]:
         results = self._results(state)
         self._judge(results, state)
-        update = {self.into: self._apply(results)}
+        update = {self.into: self._apply(results, levels)}
         if self._failures_into is not None:
             failed = (outcome for outcome in results if not outcome.ok)
             update[self._failures_into] = [outcome.to_dict() for outcome in failed]
@@ -161,8 +180,10 @@ class ReduceNode(Runnable[Any, dict[str, Any]]):
             journal=results.journal,
         )
 
-    def _apply(self, results: Results) -> Any:
+    def _apply(self, results: Results, levels: Levels) -> Any:
         try:
+            if isinstance(self._reducer, reducers.Tree):
+                return self._reducer.reduce(results, levels, self.name)
             return self._reducer(results)
         except (GraphBubbleUp, FanOutError):
             raise

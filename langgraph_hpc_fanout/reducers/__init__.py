@@ -10,11 +10,13 @@ from langgraph_hpc_fanout.reducers.counting import stats
 from langgraph_hpc_fanout.reducers.folding import Reducer, fold
 from langgraph_hpc_fanout.reducers.ranking import best_of, top_k
 from langgraph_hpc_fanout.reducers.tables import table
+from langgraph_hpc_fanout.reducers.trees import Tree, tree
 from langgraph_hpc_fanout.reducers.values import by_key, collect, outcomes, reference
 from langgraph_hpc_fanout.reducers.voting import vote
 
 __all__ = [
     "Reducer",
+    "Tree",
     "best_of",
     "by_key",
     "collect",
@@ -24,5 +26,6 @@ __all__ = [
     "stats",
     "table",
     "top_k",
+    "tree",
     "vote",
 ]

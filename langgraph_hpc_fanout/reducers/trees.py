@@ -1,8 +1,8 @@
-"""Summaries of summaries: how many levels there are, and the groups of one of them."""
+"""Summaries of summaries, asked of the model itself, level by level."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from typing import Any
 
@@ -10,6 +10,12 @@ import orjson
 
 from langgraph_hpc_fanout.items.source import BadRow
 from langgraph_hpc_fanout.journal.results import Results
+from langgraph_hpc_fanout.pool import Pool
+from langgraph_hpc_fanout.records import FanOutError, Outcome
+from langgraph_hpc_fanout.runs.levels import Levels
+from langgraph_hpc_fanout.tasks.prompt import Prompt
+
+_FIELDS = ("summaries", "level", "members")
 
 
 def level_sizes(summaries: int, fan_in: int) -> list[int]:
@@ -28,6 +34,79 @@ def level_sizes(summaries: int, fan_in: int) -> list[int]:
         summaries = _groups(summaries, fan_in)
         sizes.append(summaries)
     return sizes
+
+
+class Tree:
+    """What `tree` returns; a `ReduceNode` gives it the means to ask."""
+
+    def __init__(self, prompt: Prompt, fan_in: int, pool: Pool | None) -> None:
+        _check(fan_in)
+        if absent := prompt.missing_fields([dict.fromkeys(_FIELDS, "")], {}):
+            raise ValueError(
+                f"tree's prompt wants {', '.join(map(repr, absent))}; it has "
+                f"{', '.join(_FIELDS)} to ask with."
+            )
+        self.prompt = prompt
+        self.fan_in = fan_in
+        self.pool = pool
+
+    def __call__(self, outcomes: Iterable[Outcome]) -> Any:
+        """Not without a fan-out.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("tree asks the model, so it works as the reducer of a ReduceNode only.")
+
+    def reduce(self, results: Results, levels: Levels, name: str) -> Any:
+        """The last summary; None when no item has an answer. Blocks.
+
+        Args:
+            results: The summaries to begin with.
+            levels: Asks.
+            name: Name of the reduce node; runs are called after it.
+
+        Raises:
+            FanOutError: If a group has no summary after all tries. With a journal, those that
+                have one are not asked again.
+        """
+        for number, _ in enumerate(level_sizes(len(results), self.fan_in), 1):
+            groups = Groups(results, self.fan_in, number)
+            results = levels.ask(groups, self.prompt, f"{name}_level_{number}", self.pool)
+            failed = [each for each in results if each.error is not None and each.attempts]
+            if failed:
+                raise FanOutError(
+                    f"{name}: {len(failed)} of {len(results)} groups of level {number} have no "
+                    f"summary, so the whole would lack them; the first: {failed[0].error.message}",
+                    outcomes=results,
+                    journal=results.journal,
+                )
+        return next((each.value for each in results if each.ok), None)
+
+
+def tree(prompt: Prompt | str, fan_in: int = 8, *, pool: Pool | None = None) -> Tree:
+    """A reducer that summarises summaries with the model, level by level, down to a single one.
+
+    Each level is a run of its own, with the pool, the journal and the retries of the fan-out; with
+    a journal, a level that was answered is not asked again. Items that failed are left out. A
+    single summary is returned as it is.
+
+    Args:
+        prompt: What to ask of each group. Fields: `{summaries}`, its texts, numbered, with blank
+            lines between them; `{level}`, from 1; `{members}`, its first and last place.
+        fan_in: Most summaries a group, at least 2.
+        pool: Where to ask, if not where the fan-out did.
+
+    Raises:
+        ValueError: If `fan_in` is less than 2, or the prompt wants other fields.
+
+    Example:
+        ```python
+        overview = reducers.tree("Merge these summaries into one:\n\n{summaries}", fan_in=10)
+        gather = ReduceNode(papers, into="overview", reducer=overview)
+        ```
+    """
+    return Tree(Prompt(prompt) if isinstance(prompt, str) else prompt, fan_in, pool)
 
 
 class Groups:
@@ -59,7 +138,7 @@ class Groups:
 
     def fields(self) -> tuple[str, ...]:
         """The fields of every item."""
-        return ("summaries", "level", "members")
+        return _FIELDS
 
     def read(self, start: int, stop: int) -> Iterator[Any]:
         """The groups from `start` up to `stop`, lazily."""

@@ -1,0 +1,77 @@
+"""Runs that a reducer asks for: one level of a tree of summaries after another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+
+from langgraph_hpc_fanout.items.source import Source
+from langgraph_hpc_fanout.journal.results import Results
+from langgraph_hpc_fanout.pool import Pool
+from langgraph_hpc_fanout.records import FanOutError
+from langgraph_hpc_fanout.runs.interrupt import INTERRUPTED
+from langgraph_hpc_fanout.runs.plan import Plan
+from langgraph_hpc_fanout.runs.receipts import new_run_id
+from langgraph_hpc_fanout.runs.run import Run
+from langgraph_hpc_fanout.tasks.prompt import Prompt
+from langgraph_hpc_fanout.tasks.sweep import Variant
+from langgraph_hpc_fanout.watch.reporter import Writer
+
+
+class Levels:
+    """Asks a prompt about a source and waits, with the pool, the journal and the retries of a plan.
+
+    Args:
+        plan: Of the fan-out whose outcomes are reduced.
+        config: Settings of the reduce node's call.
+        writer: Where progress goes.
+    """
+
+    def __init__(self, plan: Plan, config: RunnableConfig, writer: Writer) -> None:
+        self._plan = plan
+        self._config = config
+        self._writer = writer
+        self._run: Run | None = None
+        self._cancelled = False
+
+    def ask(self, source: Source, prompt: Prompt, name: str, pool: Pool | None) -> Results:
+        """The outcomes of a prompt for each item of a source. Blocks.
+
+        Raises:
+            FanOutError: If the run cannot go on, or was cancelled.
+        """
+        plan = replace(
+            self._plan,
+            name=name,
+            variants=(Variant(prompt),),
+            pool=pool or self._plan.pool,
+            key=None,
+            trace=0,
+            swept=(),
+        )
+        about: Mapping[str, Any] = {"total": len(source), "items": source.name}
+        run = self._run = Run(new_run_id(), plan, {}, about)
+        shard = plan.shard(0, source, 0, len(source))
+        run.add(shard)
+        if self._cancelled:
+            raise FanOutError(f"{name} was cancelled.")
+        run.heed_ctrl_c = True
+        run.watch(shard, self._writer)
+        run.start(None, self._config)
+        try:
+            return Results(run.id, [shard.future.result()])
+        except KeyboardInterrupt:
+            run.cancel(INTERRUPTED, logging.WARNING)
+            raise
+        finally:
+            run.unwatch(shard)
+
+    def cancel(self) -> None:
+        """End what is under way, from another thread."""
+        self._cancelled = True
+        if self._run is not None:
+            self._run.cancel(f"{self._run.plan.name} was cancelled.")
