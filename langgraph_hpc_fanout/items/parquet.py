@@ -161,7 +161,8 @@ class Parquet(Sliced[_Survey]):
         for file in self.survey.files:
             if file.stop > start:
                 with self._opened(file.name, file.path) as parquet:
-                    for group in range(bisect_right(file.firsts, start) - 1, len(file.firsts)):
+                    first = max(0, bisect_right(file.firsts, start) - 1)
+                    for group in range(first, len(file.firsts)):
                         yield from self._read_group(file, parquet, group, start)
 
     def _read_group(

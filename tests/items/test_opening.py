@@ -1,0 +1,67 @@
+"""Sources by what people call them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import repeatable
+
+from langgraph_hpc_fanout import Csv, JsonLines, Parquet, TextFiles
+from langgraph_hpc_fanout.items.opening import is_path, reopen, source_of
+from langgraph_hpc_fanout.items.source import SourceError
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("papers.parquet", Parquet),
+        ("papers/part-*.parquet", Parquet),
+        ("papers.jsonl", JsonLines),
+        ("papers.2026.jsonl.gz", JsonLines),
+        ("papers.ndjson.zst", JsonLines),
+        ("papers.csv", Csv),
+        ("papers.CSV.zst", Csv),
+        ("papers.tsv.gz", Csv),
+        ("/", TextFiles),
+        (Path("papers.jsonl"), JsonLines),
+        (os.fsencode("papers.jsonl"), JsonLines),
+    ],
+)
+def test_the_suffix_tells(name, kind):
+    source = source_of(name)
+    assert type(source) is kind
+    assert source.name == os.fsdecode(name)
+
+
+@pytest.mark.parametrize("name", ["papers.xlsx", "papers", "papers.json", "papers.gz", "", "a/b"])
+def test_unknown_suffixes(name):
+    says = (
+        rf"^{name} is of no known kind; sources are \.jsonl, \.ndjson, \.csv, \.tsv, \.parquet "
+        r"\(the first four may end in \.gz or \.zst\), and directories of text files\.$"
+    )
+    if name:
+        with pytest.raises(SourceError, match=says):
+            source_of(name)
+
+
+@pytest.mark.parametrize(
+    "text", ["papers.parquet", "papers.xlsx", "papers/", "./papers", "a/b", "x.csv.gz", "x.gz"]
+)
+def test_paths(text):
+    assert is_path(text)
+
+
+@repeatable
+@given(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]*", fullmatch=True))
+def test_a_state_key_is_no_path(key):
+    assert not is_path(key)
+
+
+@pytest.mark.parametrize("reference", [{}, {"kind": "excel"}])
+def test_references_of_unknown_kinds(reference):
+    with pytest.raises(SourceError, match=r"source of the unknown kind .*; continue the run with"):
+        reopen(reference)
