@@ -72,9 +72,9 @@ class Csv(LineFile):
         return tuple(names)
 
     def _rows(self, lines: Lines) -> Iterator[list[str] | BadRow]:
-        width = len(self.fields())
         if not lines.offset:
-            self._header(lines)
+            self._fields = self._header(lines)
+        width = len(self.fields())
         row = _Row()
         while True:
             try:

@@ -147,7 +147,8 @@ class Parquet(Sliced[_Survey]):
             )
         except (OSError, arrow.ArrowException) as error:
             raise SourceError(
-                f"{name} is no Parquet file, or cut off ({reason_of(error)}); write it again."
+                f"{name} cannot be read as Parquet ({reason_of(error)}); is it cut off? Write or "
+                "fetch it again."
             ) from error
         with file:
             yield file

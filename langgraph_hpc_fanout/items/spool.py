@@ -13,6 +13,7 @@ import uuid
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, islice, repeat
 from pathlib import Path
@@ -86,9 +87,11 @@ class Spool(Sliced[_Survey]):
                 rows = self._frame(file, survey, at)
                 yield from islice(rows, max(0, start - survey.firsts[at]), None)
 
-    def _opened(self) -> BinaryIO:
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
         try:
-            return self.path.open("rb")
+            with self.path.open("rb") as file:
+                yield file
         except OSError as error:
             raise unreadable(self.name, self.path, error) from error
 

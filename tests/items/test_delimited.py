@@ -190,6 +190,14 @@ def test_delimiters_that_are_none(delimiter):
         Csv("x.csv", delimiter)
 
 
+def test_fields_are_those_of_the_file_that_was_counted(read):
+    source = read(b"a,b\n1,2\n")
+    assert source.fields() == ("a", "b")
+    read(b"c\n3\n")
+    assert everything(source) == [{"c": "3"}]
+    assert source.fields() == ("c",)
+
+
 def test_a_file_that_changed(read, tmp_path):
     source = read(b"a\n1\n")
     reference = source.reference(0, 1)

@@ -221,7 +221,7 @@ def test_a_text_that_is_not_utf_8_fails_its_row_alone(tmp_path, monkeypatch):
 def test_what_is_no_parquet_file(tmp_path, data):
     path = tmp_path / "x.parquet"
     path.write_bytes(data)
-    with pytest.raises(SourceError, match=r"x\.parquet is no Parquet file, or cut off \(.*\); wri"):
+    with pytest.raises(SourceError, match=r"x\.parquet cannot be read as Parquet \(.*\); is it"):
         len(Parquet(path))
 
 

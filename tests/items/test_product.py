@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import orjson
 import pytest
@@ -72,7 +71,6 @@ def test_more_combinations_than_memory():
     assert len(combined) == 10**12
     (found,) = combined.read(271_828_182_845, 271_828_182_846)
     assert "".join(map(str, found.values())) == "271828182845"
-    assert math.log10(len(combined)) == 12
 
 
 def test_a_bad_row_makes_bad_rows_of_its_combinations(tmp_path, monkeypatch):
@@ -108,6 +106,24 @@ def test_a_factor_that_changed(tmp_path):
     for again in (lambda: everything(combined), lambda: reopen(reference)):
         with pytest.raises(SourceError, match="has changed since the run began"):
             again()
+
+
+def test_a_path_is_a_source(tmp_path):
+    written(tmp_path / "x.jsonl", [1, 2])
+    combined = Product({"a": str(tmp_path / "x.jsonl"), "b": tmp_path / "x.jsonl"})
+    assert [tuple(each.values()) for each in everything(combined)] == [
+        (1, 1),
+        (1, 2),
+        (2, 1),
+        (2, 2),
+    ]
+
+
+@pytest.mark.parametrize("wrong", [b"ab", {"a"}, 7, None])
+def test_factors_that_are_none(wrong):
+    says = rf"^Product\(a=...\) is a {type(wrong).__name__}; it takes sources, paths and lists"
+    with pytest.raises(TypeError, match=says):
+        Product({"a": wrong})
 
 
 def test_nothing_to_combine():

@@ -127,6 +127,23 @@ def test_a_directory_that_cannot_be_made(tmp_path):
         spool([1], tmp_path / "file", "r1")
 
 
+def test_a_disk_that_takes_no_more(tmp_path):
+    script = f"""
+import os, pathlib, resource
+from langgraph_hpc_fanout.items.spool import spool
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    spool(range(1_000_000), pathlib.Path({str(tmp_path)!r}), "r1")
+except OSError as error:
+    print(error.strerror, os.listdir({str(tmp_path / "items")!r}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "File too large []\n"
+
+
 def test_a_process_that_is_killed_leaves_no_spool(tmp_path):
     script = f"""
 import itertools, pathlib, sys
@@ -188,6 +205,11 @@ def test_a_spool_that_was_deleted(many):
     for again in (lambda: everything(many), lambda: len(Spool(many.path))):
         with pytest.raises(SourceError, match=r"r1\.spool is not there: no such file as /"):
             again()
+
+
+def test_a_directory_is_no_spool(tmp_path):
+    with pytest.raises(SourceError, match=r"cannot be read: Is a directory\.$"):
+        len(Spool(tmp_path))
 
 
 def test_threads_and_forks(many):
