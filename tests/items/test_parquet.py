@@ -231,6 +231,11 @@ def test_columns_that_are_not_there(tmp_path):
         len(Parquet(path, ["n", "txt"]))
 
 
+def test_no_columns():
+    with pytest.raises(ValueError, match=r"^Parquet\(columns=\[\]\) reads nothing; name columns"):
+        Parquet("x.parquet", [])
+
+
 def test_columns_of_the_same_name(tmp_path):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]), path)
