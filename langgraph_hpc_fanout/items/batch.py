@@ -34,7 +34,8 @@ class OpenAIBatch(JsonLines):
 
     def _meant(self, value: Any, lines: Lines) -> Any:
         if not isinstance(value, dict):
-            return self._bad(lines, f"a {type(value).__name__}, where an object is needed")
+            kind = type(value).__name__
+            return self._bad(lines, f"no batch request (a {kind}, where an object is needed)")
         if not isinstance(value.get("custom_id"), str):
             return self._bad(lines, "no batch request (custom_id is missing, or no text)")
         if not isinstance(value.get("body"), dict):

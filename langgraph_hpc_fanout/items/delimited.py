@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from langgraph_hpc_fanout.items.files import MOST_BYTES
+from langgraph_hpc_fanout.items.files import MOST_BYTES, suffix_of
 from langgraph_hpc_fanout.items.lines import LineFile, Lines, Mark
 from langgraph_hpc_fanout.items.source import BadRow, SourceError
 
@@ -37,7 +36,7 @@ class Csv(LineFile):
 
     def __init__(self, path: str | os.PathLike[str], delimiter: str | None = None) -> None:
         if delimiter is None:
-            delimiter = "\t" if ".tsv" in Path(path).suffixes[-2:] else ","
+            delimiter = "\t" if suffix_of(os.fsdecode(path)) == ".tsv" else ","
         if len(delimiter) != 1 or delimiter in '\r\n"':
             raise ValueError(f"Csv(delimiter={delimiter!r}) must be one character, such as ';'.")
         super().__init__(path, delimiter=delimiter)
@@ -73,9 +72,9 @@ class Csv(LineFile):
         return tuple(names)
 
     def _rows(self, lines: Lines) -> Iterator[list[str] | BadRow]:
-        width = len(self.fields())
         if not lines.offset:
-            self._header(lines)
+            self._fields = self._header(lines)
+        width = len(self.fields())
         row = _Row()
         while True:
             try:

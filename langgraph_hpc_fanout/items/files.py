@@ -16,6 +16,7 @@ from langgraph_hpc_fanout.items.source import SourceError
 
 MOST_BYTES = 64 * 2**20
 """A line or a text that is longer is no item: no model reads it, and memory is bounded."""
+COMPRESSED = (".gz", ".zst")
 UNREADABLE = (OSError, EOFError, zlib.error)
 """What reading a file raises that is not there, not ours, cut off or damaged."""
 
@@ -77,7 +78,7 @@ def check_unchanged(name: str, before: Stamp, now: Stamp) -> None:
     elif now.size != before.size:
         difference = f"size {before.size} -> {now.size}"
     else:
-        difference = "the time when it was written"
+        difference = "names or times of writing" if now.files > 1 else "the time of writing"
     raise SourceError(
         f"{name} has changed since the run began ({difference}); start a new run, answered items "
         "are not asked again."
@@ -95,6 +96,12 @@ def reason_of(error: BaseException) -> str:
     """What an error says, in a few words."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return (text.strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def suffix_of(name: str) -> str:
+    """The suffix that tells what is in a file, compressed or not; in small letters."""
+    path = Path(name.lower())
+    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix
 
 
 def open_file(name: str, path: Path) -> BinaryIO:

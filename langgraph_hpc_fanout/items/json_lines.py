@@ -35,7 +35,7 @@ class JsonLines(LineFile):
 
     def _rows(self, lines: Lines) -> Iterator[bytes]:
         for line in lines:
-            if not line.isspace():
+            if line and not line.isspace():
                 yield line
 
     def _item(self, row: bytes, lines: Lines) -> Any:
@@ -61,4 +61,5 @@ def _fault(row: bytes, error: orjson.JSONDecodeError) -> str:
         row.decode()
     except UnicodeDecodeError as undecodable:
         return f"not UTF-8 (byte {undecodable.start + 1})"
-    return f"no JSON ({error.msg}, column {error.colno})"
+    column = min(error.pos, len(row.rstrip())) + 1
+    return f"no JSON ({error.msg}, column {column})"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from langgraph_hpc_fanout.items.files import COMPRESSED, suffix_of
 from langgraph_hpc_fanout.items.source import Source, SourceError
 
 _KINDS = {
@@ -28,7 +29,6 @@ _SUFFIXES = {
     ".tsv": "csv",
     ".parquet": "parquet",
 }
-_COMPRESSED = (".gz", ".zst")
 
 
 def source_of(path: str | os.PathLike[str]) -> Source:
@@ -38,13 +38,13 @@ def source_of(path: str | os.PathLike[str]) -> Source:
         SourceError: If it is of no known kind.
     """
     name = os.fsdecode(path)
-    kind = _SUFFIXES.get(_suffix(name))
+    kind = _SUFFIXES.get(suffix_of(name))
     if kind is None and Path(name).is_dir():
         kind = "text_files"
     if kind is None:
         raise SourceError(
             f"{name} is of no known kind; sources are {', '.join(_SUFFIXES)} (the first four may "
-            f"end in {' or '.join(_COMPRESSED)}), and directories of text files."
+            f"end in {' or '.join(COMPRESSED)}), and directories of text files."
         )
     return cast(Source, _class_of(kind)(name))
 
@@ -68,13 +68,6 @@ def reopen(reference: Mapping[str, Any]) -> Source:
             "version that began it."
         )
     return cast(Source, _class_of(kind).reopened(reference))
-
-
-def _suffix(name: str) -> str:
-    """The suffix that tells what is in a file, compressed or not."""
-    path = Path(name.lower())
-    plain = path.with_suffix("") if path.suffix in _COMPRESSED else path
-    return plain.suffix if plain.suffix != ".parquet" or plain == path else ""
 
 
 def _class_of(kind: str) -> Any:

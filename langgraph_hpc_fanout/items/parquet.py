@@ -43,16 +43,15 @@ class _File:
         path: Where it is.
         stamp: Of when it was looked through.
         fields: Its columns.
-        firsts: Number of each row group's first row, among the rows of all files.
-        stop: Number of the first row that is not in it any more.
+        edges: Number of each row group's first row, among the rows of all files, and of the row
+            that would follow the last.
     """
 
     name: str
     path: Path
     stamp: Stamp
     fields: tuple[str, ...]
-    firsts: tuple[int, ...]
-    stop: int
+    edges: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class _Survey:
     Attributes:
         stamp: Of all files.
         count: How many rows they have.
-        files: They, in order.
+        files: Each of them, in order.
     """
 
     stamp: Stamp
@@ -82,6 +81,9 @@ class Parquet(Sliced[_Survey]):
             `papers/part-*.parquet`, read one after another in the order of their names.
         columns: The columns to read; by default all.
 
+    Raises:
+        ValueError: If `columns` is empty.
+
     Example:
         ```python
         screen = FanOutNode(Parquet("papers.parquet", ["id", "text"]), prompt, pool=pool)
@@ -93,7 +95,11 @@ class Parquet(Sliced[_Survey]):
     def __init__(
         self, path: str | os.PathLike[str], columns: str | Sequence[str] | None = None
     ) -> None:
-        chosen = [columns] if isinstance(columns, str) else columns and list(columns)
+        if isinstance(columns, str):
+            columns = [columns]
+        chosen = None if columns is None else list(columns)
+        if chosen == []:
+            raise ValueError("Parquet(columns=[]) reads nothing; name columns, or leave it out.")
         super().__init__(path, columns=chosen)
         self._columns = chosen
 
@@ -106,7 +112,7 @@ class Parquet(Sliced[_Survey]):
         count = 0
         for path in self._paths():
             files.append(self._look_at(path, count))
-            count = files[-1].stop
+            count = files[-1].edges[-1]
         if len(files) == 1:
             return _Survey(files[0].stamp, count, tuple(files))
         stamp = stamp_of_all((each.name, each.stamp.size, each.stamp.changed) for each in files)
@@ -135,8 +141,7 @@ class Parquet(Sliced[_Survey]):
             raise SourceError(f"{name} has no column {absent[0]!r}; it has {', '.join(names)}.")
         if len(set(names)) < len(names):
             raise SourceError(f"{name} has two columns of the same name; rename one.")
-        *firsts, stop = accumulate(sizes, initial=first)
-        return _File(name, path, stamp, names, tuple(firsts), stop)
+        return _File(name, path, stamp, names, tuple(accumulate(sizes, initial=first)))
 
     @contextmanager
     def _opened(self, name: str, path: Path) -> Iterator[ParquetFile]:
@@ -147,29 +152,30 @@ class Parquet(Sliced[_Survey]):
             )
         except (OSError, arrow.ArrowException) as error:
             raise SourceError(
-                f"{name} is no Parquet file, or cut off ({reason_of(error)}); write it again."
+                f"{name} cannot be read as Parquet ({reason_of(error)}); is it cut off? Write or "
+                "fetch it again."
             ) from error
         with file:
             yield file
 
     def _check(self, start: int, stop: int) -> None:
         for each in self.survey.files:
-            if each.stop > start and each.firsts and each.firsts[0] < stop:
+            if each.edges[0] < stop and each.edges[-1] > start:
                 check_unchanged(each.name, each.stamp, stamp_of(each.name, each.path))
 
     def _read_from(self, start: int) -> Iterator[Any]:
         for file in self.survey.files:
-            if file.stop > start:
+            if file.edges[-1] > start:
                 with self._opened(file.name, file.path) as parquet:
-                    for group in range(bisect_right(file.firsts, start) - 1, len(file.firsts)):
+                    first = max(0, bisect_right(file.edges, start) - 1)
+                    for group in range(first, len(file.edges) - 1):
                         yield from self._read_group(file, parquet, group, start)
 
     def _read_group(
         self, file: _File, parquet: ParquetFile, group: int, start: int
     ) -> Iterator[Any]:
         """The rows of a row group from `start` on."""
-        at = file.firsts[group]
-        stop = (*file.firsts, file.stop)[group + 1]
+        at, stop = file.edges[group : group + 2]
         arrow = pyarrow_for(file.name)
         batches = parquet.iter_batches(
             _batch_rows(parquet, group), [group], self._columns, use_threads=False
@@ -181,7 +187,7 @@ class Parquet(Sliced[_Survey]):
                 at += len(batch)
         except (OSError, arrow.ArrowException) as error:
             self._check(at, stop)
-            where = f"{file.name}, row group {group}, rows from {at - file.firsts[0]}"
+            where = f"{file.name}, row group {group}, rows from {at - file.edges[0]}"
             reason = f"{where}: damaged ({reason_of(error)})"
             yield from repeat(BadRow(reason), stop - max(at, start))
 
@@ -189,7 +195,7 @@ class Parquet(Sliced[_Survey]):
         try:
             items: list[Any] = batch.to_pylist()
         except _NO_OBJECT:
-            number = first - file.firsts[0]
+            number = first - file.edges[0]
             return [_item(file.name, batch, at, number + at) for at in range(len(batch))]
         return items
 

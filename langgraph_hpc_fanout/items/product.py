@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Self
 
-from langgraph_hpc_fanout.items.opening import reopen
+from langgraph_hpc_fanout.items.opening import reopen, source_of
 from langgraph_hpc_fanout.items.parking import Parking
 from langgraph_hpc_fanout.items.rows import Rows
 from langgraph_hpc_fanout.items.source import BadRow, Source
+
+Factor = Source | str | os.PathLike[str] | Sequence[Any]
 
 _MOST_HELD = 1024
 _PIECE = 1024
@@ -24,10 +27,12 @@ class Product:
     So put the largest first. A bad row makes bad rows of all its combinations.
 
     Args:
-        factors: Sources, or lists of items, by the name of the field that they fill.
+        factors: Sources, paths or lists of items, by the name of the field that they fill.
 
     Raises:
         ValueError: If there are none.
+        TypeError: If one is something else.
+        SourceError: If a path is of no known kind.
 
     Example:
         ```python
@@ -37,13 +42,11 @@ class Product:
 
     kind = "product"
 
-    def __init__(self, factors: Mapping[str, Source | Sequence[Any]]) -> None:
+    def __init__(self, factors: Mapping[str, Factor]) -> None:
         if not factors:
             raise ValueError("Product({}) has nothing to combine; name at least one source.")
         self._names = tuple(factors)
-        self._factors = [
-            each if isinstance(each, Source) else Rows(each, name) for name, each in factors.items()
-        ]
+        self._factors = [_source(name, each) for name, each in factors.items()]
         self.name = " x ".join(self._names)
         self.ready = all(each.ready for each in self._factors)
         self._held: list[Source] | None = None
@@ -99,6 +102,18 @@ class Product:
             SourceError: If one of the sources is not there any more, or has changed.
         """
         return cls(dict(zip(reference["names"], map(reopen, reference["factors"]), strict=True)))
+
+
+def _source(name: str, factor: Factor) -> Source:
+    if isinstance(factor, Source):
+        return factor
+    if isinstance(factor, str | os.PathLike):
+        return source_of(factor)
+    if isinstance(factor, Sequence) and not isinstance(factor, bytes | bytearray):
+        return Rows(factor, name)
+    raise TypeError(
+        f"Product({name}=...) is a {type(factor).__name__}; it takes sources, paths and lists."
+    )
 
 
 def _held(source: Source) -> Source:

@@ -56,9 +56,10 @@ class Source(Protocol):
         ...
 
     def reference(self, start: int, stop: int) -> dict[str, Any]:
-        """Plain data from which another process can read these items, see `reopen`.
+        """Plain data from which another process can read these items, see `items.opening.reopen`.
 
-        It has a `kind`. Of a file it holds the absolute path, its size and its time of change, and
-        is small; only items that are nowhere else are in it themselves.
+        It has a `kind`. Of files it holds the absolute path, their size and time of writing, and
+        is small; only items that are nowhere else are in it themselves. What is reopened knows
+        its length, and reads these items at the places that they have here.
         """
         ...

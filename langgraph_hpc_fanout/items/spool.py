@@ -13,6 +13,7 @@ import uuid
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, islice, repeat
 from pathlib import Path
@@ -30,6 +31,7 @@ _END = struct.Struct("<QQI8s")
 _FIRST_ROWS = 16
 _MOST_ROWS = 1024
 _FRAME_BYTES = 2**20
+_SERDE = JsonPlusSerializer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,6 @@ class Spool(Sliced[_Survey]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
-        self._serde = JsonPlusSerializer()
 
     def _look(self) -> _Survey:
         stamp = stamp_of(self.name, self.path)
@@ -86,16 +87,18 @@ class Spool(Sliced[_Survey]):
                 rows = self._frame(file, survey, at)
                 yield from islice(rows, max(0, start - survey.firsts[at]), None)
 
-    def _opened(self) -> BinaryIO:
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
         try:
-            return self.path.open("rb")
+            with self.path.open("rb") as file:
+                yield file
         except OSError as error:
             raise unreadable(self.name, self.path, error) from error
 
     def _frame(self, file: BinaryIO, survey: _Survey, at: int) -> Iterable[Any]:
         payload = file.read(survey.offsets[at + 1] - survey.offsets[at])
         if zlib.crc32(payload) == survey.checksums[at]:
-            rows: list[Any] = self._serde.loads_typed(("msgpack", payload))
+            rows: list[Any] = _SERDE.loads_typed(("msgpack", payload))
             return rows
         reason = f"{self.name}, byte {survey.offsets[at]}: {len(payload)} bytes are damaged"
         return repeat(BadRow(reason), survey.firsts[at + 1] - survey.firsts[at])
@@ -146,22 +149,21 @@ def _write(file: BinaryIO, rows: Iterable[Any]) -> None:
 
 def _frames(rows: Iterator[Any]) -> Iterator[tuple[bytes, int]]:
     """Frames of about a megabyte, and how many items are in each."""
-    serde = JsonPlusSerializer()
     size, done = _FIRST_ROWS, 0
     while chunk := list(islice(rows, size)):
-        frame = _encoded(chunk, done, serde)
+        frame = _encoded(chunk, done)
         yield frame, len(chunk)
         done += len(chunk)
         size = max(1, min(_MOST_ROWS, len(chunk) * _FRAME_BYTES // len(frame)))
 
 
-def _encoded(chunk: list[Any], first: int, serde: JsonPlusSerializer) -> bytes:
+def _encoded(chunk: list[Any], first: int) -> bytes:
     try:
-        return serde.dumps_typed(chunk)[1]
+        return _SERDE.dumps_typed(chunk)[1]
     except Exception:  # whatever an item's own methods raise
         for number, item in enumerate(chunk, first):
             try:
-                serde.dumps_typed([item])
+                _SERDE.dumps_typed([item])
             except Exception as error:
                 raise SourceError(
                     f"Item {number} is a {type(item).__name__} that cannot be written down, as no "
