@@ -36,20 +36,8 @@ _TYPES = {
     "cached": "bool",
 }
 
-
-def require_pyarrow(wanted_by: str) -> None:
-    """Make sure that pyarrow is there.
-
-    Raises:
-        ImportError: If it is not; the message names the extra.
-    """
-    try:
-        import pyarrow.parquet  # noqa: F401, PLC0415
-    except ImportError as error:
-        raise ImportError(
-            f'{wanted_by} needs pyarrow: pip install "langgraph-hpc-fanout[parquet]".',
-            name="pyarrow",
-        ) from error
+REPETITIVE = frozenset({"error_kind", "model", "endpoint", "finish_reason"})
+"""Columns in which a few texts come again and again."""
 
 
 class Columns:
@@ -166,7 +154,7 @@ def _array(name: str, values: list[Any], kind: pa.DataType, outcomes: Sequence[O
                 pa.array([value], kind)
             except misfits as error:
                 raise ValueError(_no_fit(name, outcome, kind, str(error))) from None
-        raise
+        raise  # each fits, all together do not
 
 
 def _no_fit(name: str, outcome: Outcome, kind: Any, reason: str) -> str:
