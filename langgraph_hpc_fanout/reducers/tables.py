@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langgraph_hpc_fanout.journal.export.columns import require_pyarrow
-from langgraph_hpc_fanout.journal.export.parquet import ROW_GROUP, to_parquet
+from langgraph_hpc_fanout.journal.export.parquet import ROW_GROUP, check_settings, to_parquet
 from langgraph_hpc_fanout.records import Outcome
 
 if TYPE_CHECKING:
@@ -27,7 +26,8 @@ def table(
 
     Args:
         path: File to write; its directory is made when it is not there.
-        row_group: Bytes of a row group before it is encoded, about; as much is held in memory.
+        row_group: Bytes of a row group before it is encoded, about. Larger ones are read faster
+            and take more memory to write.
         values: Arrow type of the values, such as `pyarrow.struct([("class", pyarrow.string())])`.
             By default they are texts, and what is no text is written as its JSON.
 
@@ -44,13 +44,7 @@ def table(
         gather = ReduceNode(screen, into="file", reducer=reducers.table("runs/screen.parquet"))
         ```
     """
-    require_pyarrow("reducers.table")
-    import pyarrow as pa  # noqa: PLC0415
-
-    if row_group < 1:
-        raise ValueError(f"table(row_group={row_group!r}) must be at least one byte.")
-    if values is not None and not isinstance(values, pa.DataType):
-        raise TypeError(f"table(values={values!r}) is no Arrow type such as pyarrow.string().")
+    check_settings("table", row_group, values)
     # Made absolute here: a node may run after a change of directory.
     target = Path(os.path.realpath(path))
 

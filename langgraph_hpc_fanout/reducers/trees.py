@@ -117,7 +117,8 @@ class Groups:
     by one at most. Outcomes that failed are left out; a group of nothing else is a `BadRow`.
 
     Args:
-        of: The summaries of the level below: the results of its run, or texts.
+        of: The summaries of the level below: the results of its run, when it is complete, or
+            texts.
         fan_in: Most summaries a group, at least 2.
         level: Number of the level, from 1.
 

@@ -46,7 +46,7 @@ def test_a_reducer_that_fails_leaves_the_older_table(tmp_path):
 
 def test_without_pyarrow_no_such_reducer_is_made(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(ImportError, match=r"reducers\.table needs pyarrow: .*\[parquet\]"):
+    with pytest.raises(ImportError, match=r"table needs pyarrow: .*\[parquet\]"):
         reducers.table(tmp_path / "out.parquet")
 
 

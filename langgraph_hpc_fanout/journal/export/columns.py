@@ -5,11 +5,12 @@ pyarrow is imported when it is needed: it takes a while, and is an extra.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from langgraph_hpc_fanout.journal.export.fit import misfit_of
 from langgraph_hpc_fanout.records import Outcome
 
 if TYPE_CHECKING:
@@ -36,20 +37,8 @@ _TYPES = {
     "cached": "bool",
 }
 
-
-def require_pyarrow(wanted_by: str) -> None:
-    """Make sure that pyarrow is there.
-
-    Raises:
-        ImportError: If it is not; the message names the extra.
-    """
-    try:
-        import pyarrow.parquet  # noqa: F401, PLC0415
-    except ImportError as error:
-        raise ImportError(
-            f'{wanted_by} needs pyarrow: pip install "langgraph-hpc-fanout[parquet]".',
-            name="pyarrow",
-        ) from error
+REPETITIVE = frozenset({"error_kind", "model", "endpoint", "finish_reason"})
+"""Columns in which a few texts come again and again."""
 
 
 class Columns:
@@ -64,7 +53,7 @@ class Columns:
         import pyarrow as pa  # noqa: PLC0415
 
         self._values = values
-        self._misfit = None if values is None else _misfit_of(values)
+        self._misfit = None if values is None else misfit_of(values)
         types: dict[str, Any] = dict(_TYPES)
         if values is not None:
             types["value"] = values
@@ -166,65 +155,8 @@ def _array(name: str, values: list[Any], kind: pa.DataType, outcomes: Sequence[O
                 pa.array([value], kind)
             except misfits as error:
                 raise ValueError(_no_fit(name, outcome, kind, str(error))) from None
-        raise
+        raise  # each fits, all together do not
 
 
 def _no_fit(name: str, outcome: Outcome, kind: Any, reason: str) -> str:
     return f"The {name} of item {outcome.index}, sample {outcome.sample} is no {kind}: {reason}."
-
-
-Misfit = Callable[[Any], str | None]
-
-
-def _misfit_of(kind: pa.DataType) -> Misfit | None:
-    """What tells why a value is none of a type, where Arrow would take it and lose something."""
-    import pyarrow.types as types  # noqa: PLC0415
-
-    if types.is_integer(kind):
-        return _fraction
-    if types.is_floating(kind):
-        return _truth
-    if types.is_struct(kind):
-        return _struct_misfit({field.name: _misfit_of(field.type) for field in kind})
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return _list_misfit(_misfit_of(kind.value_type))
-    return None
-
-
-def _fraction(value: Any) -> str | None:
-    lost = isinstance(value, float) and not value.is_integer()
-    return f"{value!r} is not whole" if lost else None
-
-
-def _truth(value: Any) -> str | None:
-    return f"{value!r} is no number" if isinstance(value, bool) else None
-
-
-def _struct_misfit(fields: Mapping[str, Misfit | None]) -> Misfit:
-    deep = {name: misfit for name, misfit in fields.items() if misfit is not None}
-
-    def misfit(value: Any) -> str | None:
-        if value is None:
-            return None
-        if not isinstance(value, dict):
-            return f"a {type(value).__name__} has no fields"
-        if unknown := value.keys() - fields.keys():
-            return f"it has no field {min(unknown)!r}"
-        return _first(check(value.get(name)) for name, check in deep.items())
-
-    return misfit
-
-
-def _list_misfit(inner: Misfit | None) -> Misfit:
-    def misfit(value: Any) -> str | None:
-        if value is None:
-            return None
-        if not isinstance(value, list):  # a text is a list of its letters to Arrow
-            return f"a {type(value).__name__} is no list"
-        return None if inner is None else _first(map(inner, value))
-
-    return misfit
-
-
-def _first(reasons: Iterable[str | None]) -> str | None:
-    return next(filter(None, reasons), None)

@@ -175,7 +175,7 @@ def test_outcomes_of_several_runs_are_not_mixed(export):
         export(some)
 
 
-# -- without pyarrow --------------------------------------------------------------------------
+# -- what cannot be ---------------------------------------------------------------------------
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
@@ -184,6 +184,13 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r"to_parquet needs pyarrow: pip install .*\[parquet\]"):
         to_parquet(MIXED, tmp_path / "out.parquet")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_that_cannot_be(tmp_path):
+    with pytest.raises(ValueError, match=r"to_parquet\(row_group=-1\) must be at least one byte"):
+        to_parquet(MIXED, tmp_path / "out.parquet", row_group=-1)
+    with pytest.raises(TypeError, match=r"to_parquet\(values='string'\) is no Arrow type"):
+        to_parquet(MIXED, tmp_path / "out.parquet", values="string")
 
 
 def test_pyarrow_is_imported_only_when_it_is_needed():
