@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Usage,
     )
     from langgraph_hpc_fanout.tasks.prompt import Prompt
+    from langgraph_hpc_fanout.tasks.sweep import Sweep
 
 __version__ = "0.1.0"
 
@@ -69,6 +70,7 @@ _HOMES = {
     "Request": "records",
     "Results": "journal.results",
     "Retry": "dispatch.retry",
+    "Sweep": "tasks.sweep",
     "TextFiles": "items.texts",
     "Usage": "records",
     "add_fan_out": "graph",
@@ -102,6 +104,7 @@ __all__ = [
     "Request",
     "Results",
     "Retry",
+    "Sweep",
     "TextFiles",
     "Usage",
     "add_fan_out",

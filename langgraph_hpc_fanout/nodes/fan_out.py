@@ -123,7 +123,9 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         if task is None:
             task = _task_of_items(items)
         elif swept is not None and swept.has_prompts:
-            raise ValueError("FanOutNode(task=...) beside Sweep(prompts=...): say only once what is asked.")
+            raise ValueError(
+                "FanOutNode(task=...) beside Sweep(prompts=...): say only once what is asked."
+            )
         if key is None and isinstance(items, OpenAIBatch):
             key = _CUSTOM_ID
         if pool is None and isinstance(task, Prompt | str | None):
@@ -141,7 +143,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self.shared: tuple[str, ...] = (shared,) if isinstance(shared, str) else tuple(shared)
         self.channel = f"{name}_receipts"
         self.nodes: set[str] = set()
-        self._intake = Intake(name, swept.items if swept else items, journal)
+        self._intake = Intake(name, items.items if isinstance(items, Sweep) else items, journal)
         self._last_source: tuple[dict[str, Any], Source] | None = None
         self._shard_size = shard_size
         self._key_field = key if isinstance(key, str) else None

@@ -24,9 +24,6 @@ from langgraph_hpc_fanout.runs.receipts import (
     merge_receipts,
     missing_shards,
 )
-
-from langgraph_hpc_fanout.stats import Stats
-
 from langgraph_hpc_fanout.stats import Stats
 
 
@@ -130,14 +127,6 @@ class ReduceNode(Runnable[Any, dict[str, Any]]):
         if self._report_into is not None:
             update[self._report_into] = self._report(state)
         return update
-
-    def _report(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """What the branches counted, together; nothing is read again."""
-        receipts = self._receipts(state)
-        stats = Stats()
-        for receipt in receipts:
-            stats.merge(Stats.load(receipt["stats"]))
-        return {**stats.to_dict(), "seconds": max(receipt["seconds"] for receipt in receipts)}
 
     def _report(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """What the branches counted, together; nothing is read again."""

@@ -73,11 +73,12 @@ class Tree:
         for number, _ in enumerate(level_sizes(len(results), self.fan_in), 1):
             groups = Groups(results, self.fan_in, number)
             results = levels.ask(groups, self.prompt, f"{name}_level_{number}", self.pool)
-            failed = [each for each in results if each.error is not None and each.attempts]
-            if failed:
+            # A group none of whose members has an answer was not asked, and is left out as well.
+            failures = [each.error for each in results if each.error and each.attempts]
+            if failures:
                 raise FanOutError(
-                    f"{name}: {len(failed)} of {len(results)} groups of level {number} have no "
-                    f"summary, so the whole would lack them; the first: {failed[0].error.message}",
+                    f"{name}: {len(failures)} of {len(results)} groups of level {number} have no "
+                    f"summary, so the whole would lack them; the first: {failures[0].message}",
                     outcomes=results,
                     journal=results.journal,
                 )

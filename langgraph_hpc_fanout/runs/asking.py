@@ -221,9 +221,7 @@ class Asking:
 
 def _is_to_be_corrected(task: Any, answer: Answer, question: Question) -> bool:
     """Whether an answer does not fit its schema, and may be asked for again with the reason."""
-    return (
-        isinstance(task, Prompt) and answer.misfit is not None and question.reasks < task.reasks
-    )
+    return isinstance(task, Prompt) and answer.misfit is not None and question.reasks < task.reasks
 
 
 def _refuses_schema(task: Any, request: Request, failure: Failure) -> bool:

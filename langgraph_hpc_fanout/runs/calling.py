@@ -37,7 +37,6 @@ from langgraph_hpc_fanout.dispatch.scope import Scope, context_of
 from langgraph_hpc_fanout.items.source import BadRow
 from langgraph_hpc_fanout.records import NOTHING, ChatError, Failure, Outcome, Usage
 from langgraph_hpc_fanout.runs.answers import ASKED
-from langgraph_hpc_fanout.runs.asking import words_of
 from langgraph_hpc_fanout.tasks.runnable import RunnableTask
 from langgraph_hpc_fanout.tasks.values import to_json
 

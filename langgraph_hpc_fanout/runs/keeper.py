@@ -13,8 +13,8 @@ import orjson
 
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
 from langgraph_hpc_fanout.journal.columns import OUTCOME_BYTES
-from langgraph_hpc_fanout.journal.journal import Journal
 from langgraph_hpc_fanout.journal.errors import JournalError
+from langgraph_hpc_fanout.journal.journal import Journal
 from langgraph_hpc_fanout.journal.log import Log, log_at
 from langgraph_hpc_fanout.journal.results import Results
 from langgraph_hpc_fanout.records import Outcome
@@ -271,5 +271,3 @@ def _weight(outcome: Outcome) -> int:
     value, raw = outcome.value, outcome.meta.get("raw", "")
     written = len(value) if isinstance(value, str) else len(orjson.dumps(value))
     return OUTCOME_BYTES + written + len(raw)
-
-

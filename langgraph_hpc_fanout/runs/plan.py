@@ -134,6 +134,8 @@ class Plan:
             about["per_item"] = self.per_item
             about["sweep"] = [dict(variant.coordinates) for variant in self.variants]
         return about
+
+
 def check_meaning(plan: Plan, version: str | None) -> None:
     """Refuse settings that the task would ignore.
 

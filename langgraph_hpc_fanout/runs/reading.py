@@ -180,4 +180,3 @@ class Reader:
 def _why(error: Exception) -> str:
     said = str(error) if isinstance(error, SourceError) else f"Its items cannot be read: {error!r}"
     return f"{said.rstrip('.')}."
-

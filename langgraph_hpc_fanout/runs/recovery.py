@@ -54,7 +54,9 @@ class Recovery:
             sent = await asyncio.to_thread(self._outstanding, lane.name)
             keys = {key for bundle in sent for key in bundle.keys if not self._is_known(key)}
             if sent:
-                logger.info("%s: %d requests are under way since a run before.", lane.name, len(keys))
+                logger.info(
+                    "%s: %d requests are under way since a run before.", lane.name, len(keys)
+                )
                 self._awaited |= keys
                 fetching = self._fetch(lane, endpoint, sent, keys)
                 self._tasks.append(asyncio.get_running_loop().create_task(fetching))
@@ -99,7 +101,7 @@ class Recovery:
                 if key in keys:
                     keys.discard(key)
                     self._hand_over(key, reply, lane.name)
-        except Exception:  # noqa: BLE001 - what cannot be fetched is asked again
+        except Exception:
             logger.warning("%s: earlier tasks cannot be fetched", lane.name, exc_info=True)
         for key in keys:
             self._hand_over(key, None, lane.name)

@@ -162,9 +162,7 @@ class Run:
 
     def reader(self, variants: Sequence[int], more: Callable[[], None]) -> Reader:
         """What hands out the places of these variants, and calls `more` when it has more."""
-        return Reader(
-            self.plan.steps(variants), self.plan.identify(self.shared), more, self.fail
-        )
+        return Reader(self.plan.steps(variants), self.plan.identify(self.shared), more, self.fail)
 
     async def recover(self, lanes: Sequence[Lane]) -> None:
         """Wait for what a process that is gone has sent to these, and note what is sent now."""
@@ -473,7 +471,10 @@ _endings: set[asyncio.Task[None]] = set()
 def _by_model(plan: Plan) -> list[list[int]]:
     """Numbers of the variants that ask the same model, and so wait for the same lanes."""
     models = [getattr(variant.task, "model", None) for variant in plan.variants]
-    return [[n for n, each in enumerate(models) if each == model] for model in dict.fromkeys(models)]
+    groups: dict[Any, list[int]] = {}
+    for number, model in enumerate(models):
+        groups.setdefault(model, []).append(number)
+    return list(groups.values())
 
 
 def _key(item: Any) -> str:

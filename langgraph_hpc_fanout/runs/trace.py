@@ -92,7 +92,8 @@ class Trace:
             except Exception:  # noqa: BLE001, S112 - the item's own failure, told as its outcome
                 continue
             name = f"{self._run.plan.name}[{shard.index(offset)}]"
-            beginnings.append((future, ({"name": name}, [_messages(request)]), _about(request, name)))
+            told = ({"name": name}, [_messages(request)])
+            beginnings.append((future, told, _about(request, name)))
         return beginnings
 
 

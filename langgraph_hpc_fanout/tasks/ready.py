@@ -38,7 +38,7 @@ class ReadyRequest(Prompt):
         if self.model is not None or first is None:
             return self
         found = self.adapted(model=first)
-        found._of_bodies = first
+        found._of_bodies = first  # noqa: SLF001
         return found
 
     def request(

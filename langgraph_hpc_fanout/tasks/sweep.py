@@ -33,8 +33,8 @@ class Sweep:
 
     Args:
         items: What a fan-out takes: a state key, a function of the state, a source, the path of
-            a file. Or several of these by name, whose product is asked: `{"condition": "conditions",
-            "hypothesis": "hypotheses"}` makes items of a `condition` and a `hypothesis`.
+            a file. Or several of these by name, whose product is asked: `{"condition":
+            "conditions", "hypothesis": "hypotheses"}` makes items of both fields.
         prompts: Prompts, or texts of prompts; with names as a mapping, else known by their number.
             Without them the fan-out's own task is asked.
         models: Logical model names.

@@ -17,7 +17,8 @@ from langgraph_hpc_fanout.tasks.sweep import Variant
 
 
 def plan_of(task):
-    return Plan("screen", (Variant(RunnableTask(task, None)),), None, None, None, Retry(), None, None, None, 0)
+    variants = (Variant(RunnableTask(task, None)),)
+    return Plan("screen", variants, None, None, None, Retry(), None, None, None, 0)
 
 
 def bubbles(item):
