@@ -86,7 +86,7 @@ class Tree:
 
 
 def tree(prompt: Prompt | str, fan_in: int = 8, *, pool: Pool | None = None) -> Tree:
-    """A reducer that summarises summaries with the model, level by level, down to a single one.
+    r"""A reducer that summarises summaries with the model, level by level, down to a single one.
 
     Each level is a run of its own, with the pool, the journal and the retries of the fan-out; with
     a journal, a level that was answered is not asked again. Items that failed are left out. A

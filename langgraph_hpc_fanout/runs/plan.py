@@ -116,14 +116,10 @@ class Plan:
         concurrency = wished.pop("concurrency", None)
         plan = self if concurrency is None else replace(self, concurrency=concurrency)
         if wished:
-            plan = plan._with_tasks(lambda task: task.adapted(**wished))
+            plan = _with_tasks(plan, lambda task: task.adapted(**wished))
         if isinstance(self.task, ReadyRequest):
-            plan = plan._with_tasks(lambda task: task.for_items(head))
+            plan = _with_tasks(plan, lambda task: task.for_items(head))
         return plan
-
-    def _with_tasks(self, adapt: Callable[[Any], Any]) -> Plan:
-        variants = [replace(variant, task=adapt(variant.task)) for variant in self.variants]
-        return replace(self, variants=tuple(variants))
 
     def describe(self) -> dict[str, Any]:
         """What a journal is to say about a run of it."""
@@ -134,6 +130,11 @@ class Plan:
             about["per_item"] = self.per_item
             about["sweep"] = [dict(variant.coordinates) for variant in self.variants]
         return about
+
+
+def _with_tasks(plan: Plan, adapt: Callable[[Any], Any]) -> Plan:
+    variants = [replace(variant, task=adapt(variant.task)) for variant in plan.variants]
+    return replace(plan, variants=tuple(variants))
 
 
 def check_meaning(plan: Plan, version: str | None) -> None:
