@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -200,7 +200,7 @@ class Keeper:
             return
         dispatch_loop().forget(self.close)
         try:
-            await asyncio.to_thread(log.release)
+            await _in_thread(log.release)
         except (OSError, JournalError) as error:
             logger.error("The journal %s cannot be written: %s", log.directory, error)  # noqa: TRY400
 
@@ -232,7 +232,7 @@ class Keeper:
         try:
             while True:
                 shards, self._unflushed = self._unflushed, []
-                await asyncio.to_thread(log.flush)
+                await _in_thread(log.flush)
                 for shard in shards:
                     shard.report(self.directory)
                 if not self._unflushed:
@@ -242,6 +242,9 @@ class Keeper:
         except OSError as error:
             self._unflushed += shards
             self._host.stall(f"The journal {log.directory} cannot be written: {error}.")
+        except Exception as error:
+            logger.exception("The journal %s", log.directory)
+            self._host.fail(f"A fault in the journal {log.directory}: {error!r}")
         else:
             self._host.unstall()
             self._host.reported()
@@ -265,6 +268,13 @@ class Keeper:
             for offset, outcome in shard.outcomes.items():
                 self.keep(shard, offset, outcome)
             shard.outcomes.clear()
+
+
+async def _in_thread(function: Callable[[], None]) -> None:
+    try:
+        await asyncio.to_thread(function)
+    except RuntimeError:  # the interpreter is ending, and starts no thread any more
+        function()
 
 
 def _weight(outcome: Outcome) -> int:
