@@ -123,6 +123,11 @@ class Catalog:
         known = self._runs.get(run)
         return _NOWHERE if known is None else known.places
 
+    def at_place(self, run: str, place: int) -> int:
+        """Location of the line about a place, or 0."""
+        places = self.places(run)
+        return places[place] if place < len(places) else 0
+
     def run_of(self, segment: int, number: int) -> str:
         """The run that has a number in a segment; empty if the line that says so is lost."""
         return self._numbered.get((segment, number), "")

@@ -72,6 +72,8 @@ def encode(kind: str, run: int, place: int, digest: str, body: bytes) -> bytes:
 
 def decode(line: bytes) -> Line | None:
     """What `encode` wrote, without the newline; None if it is damaged."""
+    if len(line) <= HEAD_BYTES or not line.startswith(PREFIX):
+        return None
     if b"%08x" % crc32(memoryview(line)[COVERED:]) != line[CRC:COVERED]:
         return None
     data = orjson.loads(line)

@@ -186,6 +186,8 @@ class Log:
     def reuse(self, run: str, place: int, at: int, meta: Mapping[str, Any] | None = None) -> None:
         """Remember that a place of a run has the outcome that stands elsewhere.
 
+        Nothing is remembered where it stands at that place already and there is no meta.
+
         Args:
             run: Id of a run that has begun.
             place: Place in the run.
@@ -199,6 +201,8 @@ class Log:
         body, ok = orjson.dumps(fields), bool(at & OK)
         kind = line.AGAIN if ok else line.STILL
         with self._memory:
+            if not meta and self._catalog.at_place(run, place) == at:
+                return
             here = self._writing().add(kind, run, place, line.NO_DIGEST, body, ok=ok)
             self._catalog.put(run, place, here)
 
@@ -435,11 +439,8 @@ class Log:
         self._id = None
 
     def _warn_of_torn_tails(self, sizes: Mapping[int, int]) -> None:
-        torn = [
-            (number, self._ends[number])
-            for number, size in sizes.items()
-            if size > self._ends[number]
-        ]
+        ends = ((number, self._ends.get(number, 0)) for number in sizes)
+        torn = [(number, end) for number, end in ends if end < sizes[number]]
         if torn:
             self._warn("%d torn last lines", len(torn), *torn[0])
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from langgraph_hpc_fanout.journal import line
 from langgraph_hpc_fanout.journal.segments import Block
 
+_PREFIX = np.frombuffer(line.PREFIX, np.uint8)
 _NO_DIGIT = 255
 _DIGITS = np.full(256, _NO_DIGIT, np.uint8)
 _DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
@@ -54,11 +55,10 @@ def heads_of(block: Block) -> Heads:
     ends = np.flatnonzero(data == ord("\n"))
     starts = np.concatenate(([0], ends[:-1] + 1))
     sound = np.flatnonzero(ends - starts > line.HEAD_BYTES)
-    windows = np.lib.stride_tricks.sliding_window_view(data, min(line.HEAD_BYTES, len(data)))
-    heads = windows[starts[sound]]
+    heads = _first_bytes(data, starts[sound])
     told = _DIGITS[heads[:, line.CRC : line.COVERED]]
     matches = _hexadecimal(told) == _crcs(block.data, starts[sound], ends[sound])
-    matches &= (told != _NO_DIGIT).all(axis=1)
+    matches &= (told != _NO_DIGIT).all(axis=1) & (heads[:, : line.CRC] == _PREFIX).all(axis=1)
     heads, sound = heads[matches], sound[matches]
     fingerprints = _hexadecimal(_DIGITS[heads[:, line.DIGEST : line.DIGEST + 16]])
     return Heads(
@@ -69,6 +69,13 @@ def heads_of(block: Block) -> Heads:
         np.maximum(fingerprints, np.uint64(1)),
         np.delete(starts, sound) + block.start,
     )
+
+
+def _first_bytes(data: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The heads that begin there, one a row."""
+    if not len(starts):
+        return np.empty((0, line.HEAD_BYTES), np.uint8)
+    return np.lib.stride_tricks.sliding_window_view(data, line.HEAD_BYTES)[starts]
 
 
 def _crcs(block: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.uint64]:

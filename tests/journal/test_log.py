@@ -1,8 +1,12 @@
-"""The journal's file: what is written is found again, whatever happened in between."""
+"""The log: what was appended is found again, whatever happened in between."""
 
 from __future__ import annotations
 
+import errno
 import gc
+import json
+import logging
+import os
 import shutil
 import tempfile
 import threading
@@ -10,14 +14,27 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from journals import (
+    answer,
+    content_key,
+    failed,
+    found,
+    held,
+    python,
+    reopened,
+    segment_files,
+    write,
+)
 from properties import outcomes, repeatable
 
-from langgraph_hpc_fanout.journal.log import FILE, Log, log_at
-from langgraph_hpc_fanout.records import Failure, Outcome
+from langgraph_hpc_fanout.journal import unwritten
+from langgraph_hpc_fanout.journal.errors import JournalError
+from langgraph_hpc_fanout.journal.location import unpack
+from langgraph_hpc_fanout.journal.log import Log, log_at
+from langgraph_hpc_fanout.journal.owner import FILE as OWNER
 
 
 @pytest.fixture
@@ -30,49 +47,38 @@ def log(directory):
     return Log(directory)
 
 
-def answer(index, value="x", key=None, **more):
-    return Outcome(key or f"k{index}", index, ok=True, value=value, attempts=1, **more)
-
-
-def failed(index, key=None):
-    return Outcome(key or f"k{index}", index, ok=False, error=Failure("timeout", "too slow"))
-
-
-def write(log, *some, run="r", scope=""):
-    for outcome in some:
-        log.append(run, scope, outcome.index, outcome)
-    log.flush()
-
-
-def reopened(log):
-    """What another process would see."""
-    other = Log(log.directory)
-    other.refresh()
-    return other
-
-
-def found(log, *keys, scope=""):
-    """The values that a log knows for these keys."""
-    hits = [log.find(scope, key) for key in keys]
-    return [None if hit is None else hit[1].value for hit in hits]
+def values(log, run="r", *span, **layout):
+    return [each.value for each in log.outcomes(run, *span, **layout)]
 
 
 # -- writing and reading ----------------------------------------------------------------------
 
 
-def test_nothing_is_written_before_the_first_flush(log, directory):
-    log.append("r", "", 0, answer(0))
-    assert log.find("", "k0") is None
-    assert not directory.exists()
-    log.flush()
-    assert found(log, "k0") == ["x"]
+def test_what_is_appended_is_found_before_it_is_written(log):
+    with held(log):
+        log.begin("r", {})
+        at = log.append("r", "", 0, answer(0))
+        assert log.unwritten > 100
+        assert not (log.directory / "segments").exists()
+        hit = log.find("", "k0")
+        assert (hit.at, hit.run, hit.place, hit.outcome) == (at, "r", 0, answer(0))
+        assert log.read(at) == answer(0)
+        assert list(log.outcomes("r")) == [answer(0)]
+        log.flush()
+        assert log.unwritten == 0
+        assert log.find("", "k0") == hit
+        assert reopened(log).find("", "k0") == hit
 
 
-def test_a_flush_with_nothing_to_write_makes_no_directory(log, directory):
-    log.flush()
+def test_one_who_writes_nothing_leaves_no_segment(log, directory):
     log.refresh()
-    assert list(log.outcomes("r")) == []
+    assert (log.runs(), log.unwritten, directory.exists()) == ([], 0, False)
+    log.flush()
+    log.release()
     assert not directory.exists()
+    with held(log):
+        log.flush()
+    assert [path.name for path in directory.iterdir()] == ["journal.json"]
 
 
 @repeatable
@@ -104,246 +110,599 @@ def test_outcomes_come_in_input_order_and_those_that_are_missing_are_passed_over
 def test_a_range_of_outcomes(log, start, stop, expected):
     write(log, *(answer(index) for index in range(4)))
     assert [each.index for each in log.outcomes("r", start, stop)] == expected
+    assert log.count("r", start, 99 if stop is None else stop) == len(expected)
 
 
 def test_runs_are_kept_apart(log):
     write(log, answer(0, "old"), run="a")
-    write(log, answer(0, "new"), run="b")
-    assert [each.value for each in log.outcomes("a")] == ["old"]
-    assert [each.value for each in log.outcomes("b")] == ["new"]
-    assert list(log.outcomes("c")) == []
+    write(log, answer(0, "new"), answer(1, "more"), run="b")
+    for each in (log, reopened(log)):
+        assert [values(each, run) for run in "abc"] == [["old"], ["new", "more"], []]
+        assert [(record.run, record.outcomes) for record in each.runs()] == [("a", 1), ("b", 2)]
+
+
+def test_a_run_says_what_it_is_about_once_in_a_session(log):
+    with held(log):
+        log.begin("r", {"name": "screen"})
+        log.begin("r", {"name": "something else"})
+    for each in (log, reopened(log)):
+        (record,) = each.runs()
+        assert (record.run, record.about, record.outcomes) == ("r", {"name": "screen"}, 0)
+    assert len(segment_files(log)[0].read_bytes().splitlines()) == 1
+
+
+def test_what_cannot_be_written_as_json_changes_nothing(log):
+    with held(log):
+        for refused in (
+            lambda: log.begin("r", {"a": object()}),
+            lambda: log.append("r", "", 0, answer(0, object())),
+            lambda: log.note("a", {"b": object()}),
+        ):
+            with pytest.raises(TypeError):
+                refused()
+        assert (log.unwritten, log.runs(), list(log.notes("a"))) == (0, [], [])
+        with pytest.raises(KeyError):
+            log.append("r", "", 0, answer(0))  # it has not begun
 
 
 def test_of_two_outcomes_of_an_item_the_last_counts(log):
     write(log, failed(0))
     write(log, answer(0))
-    assert [each.ok for each in reopened(log).outcomes("r")] == [True]
+    for each in (log, reopened(log)):
+        assert [one.ok for one in each.outcomes("r")] == [True]
 
 
-# One line is read in pieces of 8 KiB: shorter, longer and exactly as long as one and as two.
-@pytest.mark.parametrize("length", [4000, 8191, 8192, 8193, 16384, 16385, 100_000])
-def test_long_outcomes(log, length):
-    write(log, answer(0, ""), answer(1, "after"))
-    overhead = len((log.directory / FILE).read_bytes().split(b"\n")[0]) + 1
-    long = answer(0, "y" * (length - overhead))
-    write(log, long, answer(1, "after"), run="s")
-    line = (log.directory / FILE).read_bytes().split(b"\n")[2]
-    assert len(line) + 1 == length
-    assert list(log.outcomes("s")) == [long, answer(1, "after")]
+def test_notes_come_back_by_kind(log):
+    with held(log):
+        log.note("spool", {"items": 3})
+        log.note("task", {"id": "a"})
+        log.note("spool", {"items": 4})
+        assert list(log.notes("spool")) == [{"items": 3}, {"items": 4}]
+    other = reopened(log)
+    assert list(other.notes("spool")) == [{"items": 3}, {"items": 4}]
+    assert list(other.notes("task")) == [{"id": "a"}]
+    assert list(other.notes("nothing")) == []
+    assert other.runs() == []
+
+
+def test_a_segment_that_is_full_is_followed_by_another(log, monkeypatch):
+    monkeypatch.setattr(unwritten, "SEGMENT_BYTES", 1000)
+    some = [answer(index) for index in range(40)]
+    with held(log):
+        log.begin("r", {"name": "screen"})
+        log.begin("s", {"name": "rank"})
+        for each in some:
+            log.append("r", "", each.index, each)
+            log.append("s", "", each.index, each)
+            log.note("n", {"index": each.index})
+            if each.index % 7 == 0:
+                log.flush()
+        assert list(log.outcomes("r")) == list(log.outcomes("s")) == some
+    assert len(segment_files(log)) > 5
+    assert all(path.stat().st_size < 1700 for path in segment_files(log))
+    other = reopened(log)
+    assert list(other.outcomes("r")) == list(other.outcomes("s")) == some
+    assert [each["index"] for each in other.notes("n")] == list(range(40))
+    assert [(each.about["name"], each.outcomes) for each in other.runs()] == [
+        ("screen", 40),
+        ("rank", 40),
+    ]
+
+
+def test_many_blocks_are_read_in_a_few_at_a_time(log, monkeypatch):
+    some = [answer(index, key=content_key(index)) for index in range(300)]
+    write(log, *some)
+    monkeypatch.setattr("langgraph_hpc_fanout.journal.segments._BLOCK", 500)
+    monkeypatch.setattr("langgraph_hpc_fanout.journal.log._LINES_AT_ONCE", 7)
+    other = reopened(log)
+    assert list(other.outcomes("r")) == some
+    assert found(other, *(each.key for each in some)) == ["x"] * 300
 
 
 # -- the look-up ------------------------------------------------------------------------------
 
 
-def test_failures_are_no_answers(log):
-    write(log, failed(0))
-    assert found(log, "k0") == [None]
-    write(log, answer(0))
-    write(log, failed(0))
-    assert found(log, "k0") == ["x"]
-    assert found(reopened(log), "k0") == ["x"]
-
-
-def test_the_newest_answer_to_a_key_is_found(log):
-    write(log, answer(0, "old", key="k"))
-    write(log, answer(1, "new", key="k"))
-    assert found(log, "k") == ["new"]
-    assert found(reopened(log), "k") == ["new"]
+def test_an_answer_is_found_before_failures_and_the_newest_of_either(log):
+    write(log, failed(0, message="first"), failed(0, message="second"))
+    for each in (log, reopened(log)):
+        assert each.find("", "k0").outcome == failed(0, message="second")
+    write(log, answer(0, "old"))
+    write(log, answer(0, "new"), failed(0))
+    for each in (log, reopened(log)):
+        assert found(each, "k0") == ["new"]
 
 
 def test_scopes_are_kept_apart(log):
     write(log, answer(0, "a", key="k"), scope="screen")
     write(log, answer(0, "b", key="k"), scope="rank")
-    assert found(log, "k", scope="screen") == ["a"]
-    assert found(log, "k", scope="rank") == ["b"]
-    assert found(log, "k") == [None]
+    for each in (log, reopened(log)):
+        assert found(each, "k", scope="screen") == ["a"]
+        assert found(each, "k", scope="rank") == ["b"]
+        assert found(each, "k") == [None]
 
 
-def test_an_answer_of_another_item_is_reused(log):
-    write(log, answer(0, "a", meta={"raw": "b"}, endpoint="e", latency=2.0), run="old")
-    at, _ = log.find("", "k0")
-    log.reuse("new", 7, at)
-    log.flush()
+def test_another_question_with_the_same_fingerprint_is_not_found(log):
+    one, other = "a" * 16 + "0" * 16, "a" * 16 + "1" * 16
+    write(log, answer(0, "one", key=one))
+    assert found(log, one, other) == ["one", None]
+    write(log, answer(1, "other", key=other))
+    assert found(log, one, other) == [None, "other"]
+    assert values(reopened(log)) == ["one", "other"]
+
+
+# -- used again -------------------------------------------------------------------------------
+
+
+def test_an_answer_of_another_item_is_used_again(log):
+    (at,) = write(log, answer(0, "a", meta={"raw": "b"}, endpoint="e", latency=2.0), run="old")
+    with held(log):
+        log.begin("new", {})
+        log.reuse("new", 7, at, {"model": "m"})
+    for each in (log, reopened(log)):
+        (outcome,) = each.outcomes("new", per_item=3, samples=2)
+        assert (outcome.index, outcome.sample, outcome.value, outcome.attempts) == (2, 1, "a", 0)
+        assert outcome.meta == {"raw": "b", "model": "m", "cached": True}
+        assert [one.meta for one in each.outcomes("old")] == [{"raw": "b"}]
+        assert each.find("", "k0").at == at
+        assert [(one.ok, one.failed) for one in each.runs()] == [(1, 0), (1, 0)]
+
+
+def test_a_failure_that_is_kept_stays_one(log):
+    (at,) = write(log, failed(0), run="old")
+    with held(log):
+        log.begin("new", {})
+        log.reuse("new", 0, at)
     for each in (log, reopened(log)):
         (outcome,) = each.outcomes("new")
-        assert (outcome.index, outcome.value, outcome.attempts) == (7, "a", 0)
-        assert outcome.meta == {"raw": "b", "cached": True}
-        assert [one.meta for one in each.outcomes("old")] == [{"raw": "b"}]
-        assert each.find("", "k0")[0] == at
+        assert (outcome.ok, outcome.error, outcome.meta) == (
+            False,
+            failed(0).error,
+            {"cached": True},
+        )
+        assert [(one.ok, one.failed) for one in each.runs()] == [(0, 1), (0, 1)]
 
 
-def test_an_answer_of_the_same_item_in_an_earlier_run_is_reused(log):
-    write(log, answer(0, "a"), run="old")
-    at, _ = log.find("", "k0")
-    log.reuse("new", 0, at)
-    log.flush()
-    (outcome,) = log.outcomes("new")
-    assert (outcome.index, outcome.value) == (0, "a")
-    assert (outcome.attempts, outcome.meta) == (0, {"cached": True})
+def test_a_place_that_has_its_own_answer_stays_as_it_is(log):
+    (at,) = write(log, answer(0, "a"))
+    size = segment_files(log)[0].stat().st_size
+    with held(log):
+        log.begin("r", {})
+        log.flush()
+        log.reuse("r", 0, at)
+        assert log.unwritten == 0
+        log.reuse("r", 0, at, {"model": "m"})
+    for each in (log, reopened(log)):
+        assert list(each.outcomes("r")) == [answer(0, "a", meta={"model": "m"})]
+    assert segment_files(log)[0].stat().st_size == size
 
 
-# -- torn tails -------------------------------------------------------------------------------
+def test_an_answer_is_used_again_before_it_is_written(log):
+    with held(log):
+        log.begin("r", {})
+        at = log.append("r", "", 0, answer(0, "a"))
+        log.reuse("r", 1, at)
+        assert [(each.index, each.value) for each in log.outcomes("r")] == [(0, "a"), (1, "a")]
+    assert values(reopened(log)) == ["a", "a"]
+
+
+# -- damage -----------------------------------------------------------------------------------
 
 LINES = [answer(0, "ünsere 水"), failed(1), answer(2, "c")]
 
 
-def test_a_torn_tail_costs_its_line_only_wherever_it_is_torn(tmp_path):
+def test_a_torn_tail_costs_its_line_only_wherever_it_is_torn(tmp_path, caplog):
     whole = Log(tmp_path / "whole")
-    ends = [0]
-    for outcome in LINES:
-        write(whole, outcome)
-        ends.append((whole.directory / FILE).stat().st_size)
-    data = (whole.directory / FILE).read_bytes()
-    assert len(data) == ends[-1] > 400
-
-    torn = tmp_path / "torn"
-    torn.mkdir()
-    for cut in range(len(data) + 1):
-        (torn / FILE).write_bytes(data[:cut])
-        complete = LINES[: sum(end <= cut for end in ends) - 1]
-        log = Log(torn)
-        log.refresh()
+    write(whole, *LINES)
+    (file,) = segment_files(whole)
+    data = file.read_bytes()
+    ends = [at + 1 for at, byte in enumerate(data) if byte == ord("\n")]
+    torn = Log(tmp_path / "torn")
+    for cut in range(0, len(data) + 1, 7):
+        shutil.rmtree(torn.directory, ignore_errors=True)
+        shutil.copytree(whole.directory, torn.directory)
+        os.truncate(segment_files(torn)[0], cut)
+        complete = LINES[: max(0, sum(end <= cut for end in ends) - 1)]
+        log = reopened(torn)
         assert list(log.outcomes("r")) == complete, cut
+        caplog.clear()
         write(log, answer(3, "new"))
+        assert len(caplog.records) == (cut not in (0, *ends))
         for each in (log, reopened(log)):
             assert list(each.outcomes("r")) == [*complete, answer(3, "new")], cut
-            known = {one.key: one.value for one in complete if one.ok}
-            assert found(each, "k0", "k1", "k2", "k3") == [
-                known.get("k0"),
-                None,
-                known.get("k2"),
-                "new",
-            ], cut
-        lines = (torn / FILE).read_bytes().splitlines()
-        assert [orjson.loads(line)["outcome"]["key"] for line in lines] == [
-            *(one.key for one in complete),
-            "k3",
-        ], cut
+            known = {one.key: one.value for one in complete}
+            assert found(each, "k0", "k2", "k3") == [known.get("k0"), known.get("k2"), "new"], cut
+        assert segment_files(torn)[0].stat().st_size == cut
 
 
-def test_a_tail_of_zeros_is_torn(log):
+def test_a_reader_leaves_a_line_alone_that_is_being_written(log, caplog):
     write(log, LINES[0])
-    with (log.directory / FILE).open("ab") as file:
-        file.write(bytes(300))
+    (file,) = segment_files(log)
+    data = file.read_bytes()
+    reader = Log(log.directory)
+    for end in (len(data) - 40, len(data)):
+        file.write_bytes(data[:end])
+        reader.refresh()
+        assert found(reader, "k0") == (["ünsere 水"] if end == len(data) else [None])
+    assert caplog.records == []
+
+
+def test_damaged_lines_cost_no_others_and_are_told_of_once(log, caplog):
+    write(log, *LINES, answer(3))
+    (file,) = segment_files(log)
+    begun, *lines = file.read_bytes().splitlines(keepends=True)
+    lines[0] = lines[0].replace(b"nsere", b"NSERE")
+    lines[2] = b"\n"
+    file.write_bytes(b"".join([begun, *lines]))
+    caplog.set_level(logging.WARNING)
     other = reopened(log)
-    write(other, LINES[2])
-    assert list(reopened(log).outcomes("r")) == [LINES[0], LINES[2]]
-
-
-def test_a_reader_leaves_a_line_alone_that_is_being_written(log):
-    write(log, LINES[0])
-    file = log.directory / FILE
-    line = file.read_bytes().replace(b'"k0"', b'"k1"').replace(b'"index":0', b'"index":1')
-    for half in (line[:40], line[40:]):
-        with file.open("ab") as writer:
-            writer.write(half)
-        reader = reopened(log)
-    assert found(reader, "k0", "k1") == ["ünsere 水"] * 2
-
-
-def test_a_damaged_line_costs_no_other(log):
-    write(log, *LINES)
-    file = log.directory / FILE
-    lines = file.read_bytes().splitlines(keepends=True)
-    file.write_bytes(lines[0] + b"\0" + lines[1][1:] + lines[2])
-    assert found(reopened(log), "k0", "k2") == ["ünsere 水", "c"]
-
-
-# -- several writers --------------------------------------------------------------------------
-
-
-def test_a_log_sees_what_another_has_appended(log):
-    other = Log(log.directory)
-    write(log, answer(0, "a"))
-    write(other, answer(1, "b"))
-    assert found(other, "k0", "k1") == ["a", "b"]
-    write(log, answer(2, "c"))
-    assert found(log, "k0", "k1", "k2") == ["a", "b", "c"]
+    assert list(other.outcomes("r")) == [LINES[1], answer(3)]
+    assert found(other, "k0", "k2", "k3") == [None, None, "x"]
     other.refresh()
-    assert [each.value for each in other.outcomes("r")] == ["a", "b", "c"]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"The journal {log.directory} has 2 damaged lines, the first in segment 1 at byte "
+        f"{len(begun)}; what they held is asked again."
+    )
 
 
-def test_many_threads_may_write(log):
-    def work(thread):
-        for number in range(50):
-            outcome = answer(number, thread, key=f"{thread}/{number}")
-            log.append(f"run{thread}", "", number, outcome)
+def test_outcomes_of_a_run_whose_beginning_is_damaged_are_found_by_their_questions(log):
+    write(log, answer(0, "a"))
+    (file,) = segment_files(log)
+    file.write_bytes(file.read_bytes().replace(b'"id":"r"', b'"id":"R"'))
+    other = reopened(log)
+    assert (other.runs(), values(other)) == ([], [])
+    assert (other.find("", "k0").run, found(other, "k0")) == ("", ["a"])
+
+
+def test_a_line_that_was_damaged_behind_the_logs_back_is_not_taken_for_an_answer(log):
+    (at,) = write(log, answer(0, "a"))
+    (file,) = segment_files(log)
+    sound = file.read_bytes()
+    says = rf"{file} is damaged at byte {unpack(at)[1]}, or gone\. Run the graph again"
+    for damaged in (sound.replace(b'"a"', b'"b"'), sound[:-5]):
+        file.write_bytes(damaged)
+        assert log.find("", "k0") is None
+        with pytest.raises(JournalError, match=says):
+            log.read(at)
+        with pytest.raises(JournalError, match=says):
+            list(log.outcomes("r"))
+
+
+def test_a_segment_that_is_gone(log):
+    write(log, answer(0))
+    shutil.rmtree(log.directory / "segments")
+    other = Log(log.directory)
+    other.refresh()
+    assert other.find("", "k0") is None
+    assert reopened(log).runs() == []
+
+
+# -- owning -----------------------------------------------------------------------------------
+
+
+def test_what_is_not_held_is_not_written(log):
+    for refused in (
+        lambda: log.begin("r", {}),
+        lambda: log.append("r", "", 0, answer(0)),
+        lambda: log.note("a", {}),
+        lambda: log.reuse("r", 0, 1),
+    ):
+        with pytest.raises(JournalError, match="is not held by this process; acquire it first"):
+            refused()
+
+
+def test_it_is_held_until_it_was_released_as_often_as_it_was_acquired(log, directory):
+    log.acquire()
+    log.acquire()
+    log.release()
+    assert (directory / OWNER).exists()
+    log.begin("r", {})
+    log.release()
+    assert not (directory / OWNER).exists()
+    with pytest.raises(JournalError, match="not held"):
+        log.begin("r", {})
+
+
+def test_another_waits_its_turn_and_reads_what_was_written_meanwhile(log):
+    other = Log(log.directory)
+    with held(log):
+        with pytest.raises(JournalError, match=f"is being written by process {os.getpid()} on"):
+            other.acquire()
+        log.begin("r", {})
+        log.append("r", "", 0, answer(0, "a"))
+    with held(other):
+        assert found(other, "k0") == ["a"]
+        other.begin("r", {})
+        other.append("r", "", 1, answer(1, "b"))
+    log.refresh()
+    assert values(log) == ["a", "b"]
+    assert [path.name for path in segment_files(log)] == ["000001.jsonl", "000002.jsonl"]
+
+
+def test_readers_see_what_is_flushed_while_it_is_being_written(log):
+    reader = Log(log.directory)
+    with held(log):
+        log.begin("r", {})
+        for index in range(5):
+            log.append("r", "", index, answer(index, index))
+            reader.refresh()
+            assert values(reader) == list(range(index))
             log.flush()
+            reader.refresh()
+            assert values(reader) == list(range(index + 1))
+
+
+def test_one_who_was_taken_over_notices_and_still_keeps_its_answers(log):
+    other = Log(log.directory)
+    log.acquire()
+    log.begin("r", {})
+    log.append("r", "", 0, answer(0, "a"))
+    log.flush()
+    log.append("r", "", 1, answer(1, "b"))
+    with held(other, takeover=True):
+        other.begin("r", {})
+        other.append("r", "", 2, answer(2, "c"))
+        owner = (log.directory / OWNER).read_bytes()
+        for refused in (log.flush, log.acquire, log.release):
+            with pytest.raises(JournalError, match="was taken over by process"):
+                refused()
+        assert (log.directory / OWNER).read_bytes() == owner
+        with pytest.raises(JournalError, match="is being written by"):
+            log.acquire()
+    assert values(reopened(log)) == ["a", "b", "c"]
+    with held(log):
+        assert values(log) == ["a", "b", "c"]
+
+
+def test_one_who_was_taken_over_before_it_wrote_makes_no_segment(log):
+    other = Log(log.directory)
+    log.acquire()
+    log.begin("r", {})
+    log.append("r", "", 0, answer(0, "ours"))
+    with held(other, takeover=True):
+        other.begin("r", {})
+        other.append("r", "", 1, answer(1, "theirs"))
+        with pytest.raises(JournalError, match="was taken over"):
+            log.release()
+    for each in (log, reopened(log)):
+        each.refresh()
+        assert found(each, "k0", "k1") == [None, "theirs"]
+        assert values(each) == ["theirs"]
+
+
+def test_a_segment_of_ours_that_another_has_made_is_left_alone(log):
+    log.acquire()
+    log.begin("r", {})
+    (log.directory / "segments").mkdir()
+    (log.directory / "segments" / "000001.jsonl").write_bytes(b"theirs")
+    for refused in (log.flush, log.release):
+        with pytest.raises(JournalError, match=r"000001\.jsonl was made by another process"):
+            refused()
+    assert segment_files(log)[0].read_bytes() == b"theirs"
+
+
+def test_it_gives_signs_of_life_when_it_flushes(directory):
+    now = [1_700_000_000.0]
+    log = Log(directory, clock=lambda: now[0])
+    with held(log):
+        for seconds, sign in [(5, 0), (30, 30), (35, 30), (90, 90)]:
+            now[0] = 1_700_000_000.0 + seconds
+            log.flush()
+            told = json.loads((directory / OWNER).read_bytes())
+            assert told["heartbeat"] - 1_700_000_000 == sign
+
+
+def test_many_threads_may_write_and_flush_and_look(log):
+    log.acquire()
+    trouble = []
+
+    def work(thread):
+        try:
+            log.acquire()
+            log.begin(f"run{thread}", {})
+            for number in range(50):
+                outcome = answer(number, thread, key=f"{thread}/{number}")
+                log.append(f"run{thread}", "", number, outcome)
+                if number % 5 == 0:
+                    log.flush()
+                    log.refresh()
+                assert found(log, f"{thread}/{number}") == [thread]
+            log.release()
+        except Exception as error:
+            trouble.append(error)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert trouble == []
+    log.release()
     for each in (log, reopened(log)):
         for thread in range(4):
-            assert [one.value for one in each.outcomes(f"run{thread}")] == [thread] * 50
+            assert values(each, f"run{thread}") == [thread] * 50
             assert found(each, f"{thread}/49") == [thread]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from langgraph_hpc_fanout.journal.log import Log
+from langgraph_hpc_fanout.records import Outcome
+log = Log(Path(sys.argv[1]))
+log.acquire()
+log.begin("r", {})
+for index in range(10**6):
+    log.append("r", "", index, Outcome(f"k{index}", index, ok=True, value="x" * 500))
+    if index % 100 == 99:
+        log.flush()
+        print(index + 1, flush=True)
+"""
+
+
+def test_a_writer_that_is_killed_leaves_all_it_flushed_and_is_followed_at_once(log):
+    writer = python(KILLED, log.directory)
+    for _ in range(20):
+        flushed = int(writer.stdout.readline())
+    writer.kill()
+    flushed = max([flushed, *map(int, writer.communicate()[0].split())])
+    with held(log):
+        kept = list(log.outcomes("r"))
+        assert len(kept) >= flushed >= 2000
+        assert [each.index for each in kept] == list(range(len(kept)))
+        assert {each.value for each in kept} == {"x" * 500}
+        log.begin("r", {})
+        log.append("r", "", len(kept), answer(len(kept)))
+    assert len(list(reopened(log).outcomes("r"))) == len(kept) + 1
+
+
+FORKED = """
+import os, sys
+from pathlib import Path
+from langgraph_hpc_fanout.journal.errors import JournalError
+from langgraph_hpc_fanout.journal.log import log_at
+from langgraph_hpc_fanout.records import Outcome
+log = log_at(Path(sys.argv[1]))
+log.acquire()
+log.begin("r", {})
+log.append("r", "", 0, Outcome("k0", 0, ok=True, value="parent"))
+log._disk.acquire()  # as another thread of the parent might have
+if os.fork() == 0:
+    said = []
+    for refused in (lambda: log.begin("r", {}), log.acquire):
+        try:
+            refused()
+        except JournalError as error:
+            said.append(str(error))
+    log.flush()
+    log.release()
+    print(log.unwritten, log.find("", "k0"), *said, sep="|", flush=True)
+    os._exit(0)
+os.wait()
+log._disk.release()
+log.release()
+"""
+
+
+def test_a_forked_child_owns_nothing(log):
+    said, _ = python(FORKED, log.directory).communicate(timeout=60)
+    unwritten, hit, begin, acquire = said.strip().split("|")
+    assert (unwritten, hit) == ("0", "None")
+    assert "is not held by this process" in begin
+    assert "is being written by process" in acquire
+    assert values(reopened(log)) == ["parent"]
 
 
 # -- trouble with the disk --------------------------------------------------------------------
 
 
-def test_a_disk_that_refuses_makes_nothing_forgotten(log, directory):
-    directory.write_text("in the way")
-    log.append("r", "", 0, answer(0))
+@pytest.mark.parametrize("place", ["file/journal", "/proc/journal"])
+def test_a_directory_that_cannot_be_written(tmp_path, place):
+    (tmp_path / "file").write_text("in the way")
+    log = Log(tmp_path / place)
     for _ in range(2):
-        with pytest.raises(OSError, match="journal"):
-            log.flush()
-    directory.unlink()
-    log.append("r", "", 1, answer(1))
-    log.flush()
-    assert found(reopened(log), "k0", "k1") == ["x", "x"]
+        with pytest.raises(JournalError, match=r"cannot be written: .* Name a directory that can"):
+            log.acquire()
+    log.release()
 
 
-def test_a_full_disk_makes_nothing_forgotten(log, directory):
-    directory.mkdir()
-    (directory / FILE).symlink_to("/dev/full")
-    log.append("r", "", 0, answer(0))
-    with pytest.raises(OSError, match="No space left"):
-        log.flush()
-    assert found(log, "k0") == [None]
-    (directory / FILE).unlink()
-    log.flush()
-    assert found(reopened(log), "k0") == ["x"]
+FULL = """
+import json, resource, sys
+from pathlib import Path
+from langgraph_hpc_fanout.journal.log import Log
+from langgraph_hpc_fanout.records import Outcome
+def answer(index):
+    return Outcome(f"k{index}", index, ok=True, value="x" * 300)
+log = Log(Path(sys.argv[1]))
+log.acquire()
+log.begin("r", {})
+log.append("r", "", 0, answer(0))
+log.flush()
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, most))
+for index in range(1, 20):
+    log.append("r", "", index, answer(index))
+refused = []
+for trial in (log.flush, log.flush, log.release):
+    try:
+        trial()
+    except OSError as error:
+        refused.append(error.errno)
+held = [log.unwritten, len(list(log.outcomes("r"))), log.find("", "k19").place]
+print(json.dumps([refused, *held]), flush=True)
+input()
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+log.acquire()
+log.append("r", "", 20, answer(20))
+log.release()
+print(log.unwritten, flush=True)
+"""
 
 
-def test_a_write_that_stopped_half_way_is_made_good(log):
-    write(log, LINES[0])
-    file = log.directory / FILE
-    before = file.read_bytes()
-    line = before.replace(b'"k0"', b'"k9"')
-    for cut in (0, 1, len(line) // 2, len(line) - 1):
-        file.write_bytes(before + line[:cut])
-        writer = Log(log.directory)
-        write(writer, LINES[2])
-        assert list(reopened(log).outcomes("r")) == [LINES[0], LINES[2]]
+def test_a_full_disk_makes_nothing_forgotten(log):
+    writer = python(FULL, log.directory)
+    refused, size, kept, place = json.loads(writer.stdout.readline())
+    assert refused == [errno.EFBIG] * 3
+    assert (size > 19 * 300, kept, place) == (True, 20, 19)
+    assert (log.directory / OWNER).exists()
+    reader = reopened(log)
+    assert 0 < len(list(reader.outcomes("r"))) < 20
+    assert writer.communicate("\n", timeout=60)[0] == "0\n"
+    reader.refresh()
+    assert [each.index for each in reader.outcomes("r")] == list(range(21))
+    assert not (log.directory / OWNER).exists()
 
 
-def test_a_writer_makes_its_own_broken_write_good(log):
-    write(log, LINES[0])
-    with (log.directory / FILE).open("ab") as file:
-        file.write(b'{"run":"r","sco')
-    write(log, LINES[2])
-    for each in (log, reopened(log)):
-        assert list(each.outcomes("r")) == [LINES[0], LINES[2]]
-
-
-def test_a_journal_that_was_deleted_starts_afresh(log):
+def test_a_journal_that_is_deleted_between_two_runs_begins_afresh(log):
     write(log, answer(0, "old"))
     assert found(log, "k0") == ["old"]
     shutil.rmtree(log.directory)
     write(log, *(answer(index, "new") for index in range(1, 4)))
-    assert found(log, "k0", "k1", "k3") == [None, "new", "new"]
-    assert found(reopened(log), "k0", "k1", "k3") == [None, "new", "new"]
+    for each in (log, reopened(log)):
+        assert found(each, "k0", "k1", "k3") == [None, "new", "new"]
 
 
-def test_an_outcome_cut_off_behind_the_logs_back_is_an_error(log):
-    write(log, answer(0), answer(1))
-    file = log.directory / FILE
-    file.write_bytes(file.read_bytes()[:-5])
-    with pytest.raises(OSError, match="ends in the middle of an outcome"):
-        log.find("", "k1")
+def test_a_journal_that_another_made_anew_is_read_anew(log):
+    write(log, answer(0, "old"))
+    shutil.rmtree(log.directory)
+    write(Log(log.directory), answer(0, "new"), answer(1, "more"))
+    log.refresh()
+    assert values(log) == ["new", "more"]
+
+
+def test_a_journal_that_is_deleted_while_it_is_written(log):
+    log.acquire()
+    log.begin("r", {})
+    log.append("r", "", 0, answer(0, "old"))
+    log.flush()
+    log.append("r", "", 1, answer(1, "old"))
+    shutil.rmtree(log.directory)
+    for refused in (log.flush, log.release):
+        with pytest.raises(JournalError, match="was deleted while it was in use"):
+            refused()
+    write(log, answer(2, "new"))
+    for each in (log, reopened(log)):
+        assert values(each) == ["new"]
+
+
+def test_an_unknown_format_is_refused_by_all_who_look(log):
+    write(log, answer(0))
+    manifest = log.directory / "journal.json"
+    manifest.write_text(manifest.read_text().replace('"format":1', '"format":2'))
+    for look in (Log(log.directory).refresh, log.refresh, log.acquire):
+        with pytest.raises(JournalError, match="is of format 2"):
+            look()
+    assert not (log.directory / OWNER).exists()
+
+
+def test_a_journal_that_cannot_be_read_is_given_up_again(log):
+    write(log, answer(0))
+    (file,) = segment_files(log)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(JournalError, match=r"cannot be written: .*Is a directory"):
+        Log(log.directory).acquire()
+    assert not (log.directory / OWNER).exists()
 
 
 # -- one log a directory ----------------------------------------------------------------------

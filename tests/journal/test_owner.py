@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import orjson
 import pytest
@@ -72,11 +73,9 @@ def test_who_is_gone(owner, silent, gone):
 
 def test_a_process_that_ended_is_gone_before_its_parent_has_looked():
     child = python("input()")
-    alive = Owner.here(NOW)
-    fields = (f"/proc/{child.pid}/stat",)
-    with open(*fields) as file:
-        started = int(file.read().rpartition(")")[2].split()[19])
-    owner = replace(alive, pid=child.pid, started=started)
+    status = Path(f"/proc/{child.pid}/stat").read_text()
+    started = int(status.rpartition(")")[2].split()[19])
+    owner = replace(ME, pid=child.pid, started=started)
     assert not owner.is_gone(ME, NOW)
     os.kill(child.pid, signal.SIGKILL)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import pickle
 
 import pytest
+from journals import answer, failed, held, write
 
 from langgraph_hpc_fanout import Failure, FanOutError, Journal, Outcome, Results, reducers
 from langgraph_hpc_fanout.journal import log as log_module
 from langgraph_hpc_fanout.journal.columns import to_columns
+from langgraph_hpc_fanout.journal.errors import JournalError
 
 OUTCOMES = [
     Outcome("a", 0, ok=True, value="A"),
@@ -30,12 +33,8 @@ def inline(start, stop):
 @pytest.fixture
 def journal(tmp_path):
     journal = Journal(tmp_path / "journal")
-    for outcome in reversed(OUTCOMES):
-        journal.log.append("r", "", outcome.index, outcome)
-        journal.log.append(
-            "another run", "", outcome.index, Outcome("z", outcome.index, ok=True, value="Z")
-        )
-    journal.log.flush()
+    write(journal.log, *reversed(OUTCOMES))
+    write(journal.log, *(answer(each.index, "Z", key="z") for each in OUTCOMES), run="another run")
     return journal
 
 
@@ -106,7 +105,8 @@ def test_a_journal_that_is_gone(tmp_path):
 
 def test_the_reference_of_an_empty_run_opens_empty_results(tmp_path):
     journal = Journal(tmp_path / "never written")
-    journal.log.flush()
+    with held(journal.log):
+        pass
     reference = Results("r", [in_journal(journal, 0, 0)]).reference()
     assert list(Results.open(reference)) == []
 
@@ -132,8 +132,7 @@ def test_what_is_appended_later_is_seen(journal):
     results = Results.open({"run": "r2", **reference})
     with pytest.raises(FanOutError, match="has 0 of the 1 outcomes that run r2 reported"):
         list(results)
-    journal.log.append("r2", "", 0, OUTCOMES[0])
-    journal.log.flush()
+    write(journal.log, OUTCOMES[0], run="r2")
     assert list(results) == OUTCOMES[:1]
 
 
@@ -146,3 +145,66 @@ def test_a_slice_of_the_outcomes(journal, kept, start, stop):
         "in both": [inline(0, 2), in_journal(journal, 2, 4)],
     }
     assert list(Results("r", shards[kept]).slice(start, stop)) == OUTCOMES[start:stop]
+
+def test_results_travel_and_are_read_there(journal):
+    results = Results("r", [in_journal(journal, 0, 4)])
+    assert list(results) == OUTCOMES
+    assert list(pickle.loads(pickle.dumps(results))) == OUTCOMES
+
+
+# -- several places an item -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        ({}, [(0, 0), (1, 0), (2, 0), (3, 0)]),
+        ({"samples": 2}, [(0, 0), (0, 1), (1, 0), (1, 1)]),
+        ({"per_item": 4}, [(0, 0), (0, 0), (0, 0), (0, 0)]),
+        ({"per_item": 4, "samples": 2}, [(0, 0), (0, 1), (0, 0), (0, 1)]),
+    ],
+)
+def test_places_are_those_of_items_and_samples(journal, layout, expected):
+    with held(journal.log) as log:
+        log.begin("cached", layout)
+        for place, each in enumerate(OUTCOMES):
+            log.reuse("cached", place, log.find("", each.key).at)
+    shards = [in_journal(journal, 0, 4) | layout]
+    for results in (
+        Results("cached", shards),
+        Results("inline", [inline(0, 4) | layout]),
+        Results.open(Results("cached", shards).reference()),
+        Results.of(journal.directory, "cached"),
+    ):
+        assert [(each.index, each.sample) for each in results] == expected
+
+
+# -- what there is so far ---------------------------------------------------------------------
+
+
+def test_what_a_run_has_so_far(journal):
+    assert list(Results.of(journal.directory, "r")) == OUTCOMES
+    newest = Results.of(str(journal.directory))
+    assert (newest.run, newest.ok, newest.failed) == ("another run", 4, 0)
+    with held(journal.log) as log:
+        log.begin("r2", {})
+        log.append("r2", "", 7, answer(7))
+        log.append("r2", "", 3, failed(3))
+        so_far = Results.of(journal.directory)
+        assert (so_far.run, so_far.ok, so_far.failed) == ("r2", 1, 1)
+        assert [each.index for each in so_far] == [3, 7]
+        assert [each.index for each in Results.open(so_far.reference())] == [3, 7]
+        log.append("r2", "", 5, answer(5))
+        log.append("r2", "", 9, answer(9))
+        assert [each.index for each in so_far] == [3, 5, 7]
+        assert len(Results.of(journal.directory, "r2")) == 4
+
+
+def test_a_journal_without_that_run(tmp_path, journal):
+    with pytest.raises(FileNotFoundError, match=r"There is no journal .*gone\.$"):
+        Results.of(tmp_path / "gone")
+    with pytest.raises(JournalError, match=r"has no run 'x', only \['r', 'another run'\]\."):
+        Results.of(journal.directory, "x")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(JournalError, match=r"empty has no run yet\."):
+        Results.of(tmp_path / "empty")
