@@ -233,6 +233,7 @@ class Session:
             seconds = self._loop.time() - began
             delivery = self._shipping.unpack(result, part.positions, part.requests, seconds)
             self._learn(delivery, flight)
+            self._well = self._loop.time()
         except ParcelError:
             if flight is not None and part.requests:
                 self._count(lost=1, resent=len(part.requests))
@@ -249,7 +250,6 @@ class Session:
         now = self._loop.time()
         if flight is not None:
             self._ledger.land(flight, delivery.seconds, now)
-        self._well = now
         if answered := sum(reply.body is not None for reply in delivery.replies):
             worker, seconds = delivery.worker, delivery.seconds
             self._pace.learn(worker, answered, seconds, delivery.size, now)

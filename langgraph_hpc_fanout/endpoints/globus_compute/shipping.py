@@ -142,7 +142,8 @@ class Bundles:
     def stand_ins(self, result: Any, keys: Sequence[str]) -> list[Request]:
         """Requests of a function, if the first answer in the result is what one returned."""
         told = result.get("replies") if isinstance(result, Mapping) else None
-        bodies = (each.get("body") for each in told or () if isinstance(each, Mapping))
+        told = told if isinstance(told, list) else []
+        bodies = (each.get("body") for each in told if isinstance(each, Mapping))
         first = next((body for body in bodies if isinstance(body, Mapping)), {})
         function = _SOME_FUNCTION if first.keys() == {"value"} else None
         return [Request(key, None, {}, function=function) for key in keys]
