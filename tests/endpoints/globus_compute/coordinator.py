@@ -1,7 +1,7 @@
 """A coordinator to be killed: it sends bundles and notes them, as a journal would.
 
-Arguments: the stack's URL, the endpoint's id, the fleet's URL, the file of notes, how many
-bundles, requests in each, and settings of the endpoint as JSON.
+Arguments: the stack's URL, the endpoint's id, the fleet's URL, the file of notes, a name, how
+many bundles, requests in each, and settings of the endpoint as JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def chat(key):
     return Request(key, "default", body)
 
 
-async def main(url, endpoint_id, fleet, notes, bundles, requests, settings):
+async def main(url, endpoint_id, fleet, notes, name, bundles, requests, settings):
     endpoint = GlobusComputeEndpoint(
         endpoint_id, url=fleet, client=client_of(url), **json.loads(settings)
     )
@@ -30,7 +30,7 @@ async def main(url, endpoint_id, fleet, notes, bundles, requests, settings):
     endpoint.listen(lambda sent: os.write(file, json.dumps(asdict(sent)).encode() + b"\n"))
 
     async def send(bundle):
-        async for _ in endpoint.send([chat(f"C{bundle}-{n}") for n in range(int(requests))]):
+        async for _ in endpoint.send([chat(f"{name}-{bundle}-{n}") for n in range(int(requests))]):
             pass
 
     async with asyncio.TaskGroup() as sending:
