@@ -5,6 +5,6 @@ from langgraph_hpc_fanout.endpoints.globus_compute.endpoint import (
     register_function,
 )
 from langgraph_hpc_fanout.endpoints.globus_compute.losses import Losses
-from langgraph_hpc_fanout.endpoints.globus_compute.session import Sent, Traffic
+from langgraph_hpc_fanout.endpoints.globus_compute.session import Traffic
 
-__all__ = ["GlobusComputeEndpoint", "Losses", "Sent", "Traffic", "register_function"]
+__all__ = ["GlobusComputeEndpoint", "Losses", "Traffic", "register_function"]

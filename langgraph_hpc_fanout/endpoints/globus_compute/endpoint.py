@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -14,9 +14,10 @@ from uuid import UUID
 from yarl import URL
 
 from langgraph_hpc_fanout.endpoints.globus_compute.faults import Trouble
+from langgraph_hpc_fanout.endpoints.globus_compute.listeners import Listener, Listeners
 from langgraph_hpc_fanout.endpoints.globus_compute.losses import Losses
 from langgraph_hpc_fanout.endpoints.globus_compute.pace import Pace, parts_of
-from langgraph_hpc_fanout.endpoints.globus_compute.session import Part, Sent, Session, Traffic
+from langgraph_hpc_fanout.endpoints.globus_compute.session import Part, Session, Traffic
 from langgraph_hpc_fanout.endpoints.globus_compute.shipping import (
     Bundles,
     First,
@@ -29,7 +30,7 @@ from langgraph_hpc_fanout.endpoints.globus_compute.shipping import (
 from langgraph_hpc_fanout.endpoints.globus_compute.submitter import MOST_BYTES
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.models import Models, as_mapping, id_of
-from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Bundling, Health
+from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Bundling, Health, Sent
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ class GlobusComputeEndpoint:
         self._authorizer = authorizer
         self._losses = losses
         self._pace = Pace(window, workers, bundle_seconds)
+        self._listeners = Listeners()
         self._session: Session | None = None
         self._traffic = Traffic()
 
@@ -233,7 +235,12 @@ class GlobusComputeEndpoint:
         if self._session is None or not self._session.belongs_to(loop):
             # Perhaps in a forked process, which has inherited no threads.
             self._session = Session(
-                self._connect, self._shipping, self._trouble, self._pace, self._losses
+                self._connect,
+                self._shipping,
+                self._trouble,
+                self._pace,
+                self._losses,
+                self._listeners.tell,
             )
 
     async def close(self) -> None:
@@ -267,6 +274,44 @@ class GlobusComputeEndpoint:
         finally:
             for task in tasks:
                 task.cancel()
+
+    # -- outliving a process --------------------------------------------------------------
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Tell of each bundle that the service has taken, before anything can come of it.
+
+        Of one that is sent again, too, which is then another task.
+
+        Args:
+            listener: Called in the thread that submits, and nothing is submitted until it
+                returns. It may outlive `close`, and must not raise.
+
+        Returns:
+            A function that ends it.
+        """
+        return self._listeners.add(listener)
+
+    async def reattach(self, sent: Sequence[Sent]) -> AsyncIterator[tuple[str, Reply]]:
+        """Fetch what became of bundles that an earlier process sent; never sends one again.
+
+        Results that are there come at once, others when they are. A bundle is waited for until
+        its result is there, or is gone (abandoned 30 minutes after completion, or fetched
+        before), or its task has failed, or it is lost by the rules of `Losses`. Several may wait
+        for the same bundle, and all get its replies.
+
+        Args:
+            sent: The bundles, in the order in which they were sent, and only those of which
+                something is missing: the service forgets what it has handed out.
+
+        Yields:
+            A key and the reply to its request, in no order. Tokens that the server did not count
+            are estimated without the prompt, which is not known here.
+        """
+        await self.open()
+        assert self._session is not None  # noqa: S101 - it has just been opened
+        async with contextlib.aclosing(self._session.reattach(sent)) as found:
+            async for key, reply in found:
+                yield key, reply
 
     def _parts(
         self, requests: Sequence[Request], session: Session

@@ -101,6 +101,10 @@ class Trouble:
         """Whether a submit was larger than the service takes."""
         return _status(error) == 413
 
+    def is_gone(self, error: BaseException) -> bool:
+        """Whether the service knows of no such endpoint (any more)."""
+        return _status(error) == 404
+
     # -- after it is sent -----------------------------------------------------------------
 
     def is_of_connection(self, error: BaseException) -> bool:

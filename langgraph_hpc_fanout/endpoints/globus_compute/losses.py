@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _REMEMBERED = 16
@@ -93,6 +94,12 @@ class Ledger:
         flight = Flight(items, now)
         self._flights[flight] = None
         return flight
+
+    def adopt(self, items: Sequence[int], now: float) -> list[Flight]:
+        """Bundles of so many requests that an earlier process sent: before all of this one."""
+        adopted = [Flight(many, now) for many in items]
+        self._flights = dict.fromkeys(adopted) | self._flights
+        return adopted
 
     def drop(self, flight: Flight) -> None:
         """A bundle is not waited for any more."""

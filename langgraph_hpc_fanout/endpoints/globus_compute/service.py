@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from globus_compute_sdk import Client, Executor
+from globus_compute_sdk.errors import TaskExecutionFailed
 from globus_compute_sdk.sdk import executor as sdk
 from globus_compute_sdk.sdk.asynchronous.compute_future import ComputeFuture
 from globus_compute_sdk.serialize import ComputeSerializer, JSONData, PureSourceTextInspect
@@ -49,12 +50,28 @@ class Submitted:
     error: BaseException | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """What became of a task that has ended.
+
+    Attributes:
+        result: What its function returned.
+        error: Why there is no result.
+        size: Bytes of the result as it came.
+    """
+
+    result: Any = None
+    error: BaseException | None = None
+    size: int = 0
+
+
 class Service:
     """Submits tasks to one endpoint, with arguments and results as JSON.
 
     A failed submit ends an Executor for good (globus_compute_sdk/sdk/executor.py,
     `_task_submitter_impl`), so each is replaced when it has failed. All share a task group of
-    their own, so results of tasks that an earlier one submitted still arrive.
+    their own, so results of tasks that an earlier one submitted still arrive. It is not the group
+    of an earlier process, whose results would come along, see `recall`.
 
     Args:
         endpoint_id: The Globus Compute endpoint.
@@ -69,10 +86,11 @@ class Service:
     def __init__(
         self, endpoint_id: UUID, client: Client, settings: Mapping[str, Any], *, owned: bool
     ) -> None:
-        # An Executor puts its serializer into its client, which is the user's.
+        # Its serializer is ours to choose, the client is the user's.
         self._client = copy.copy(client)
         # With an app, the client would log in anew, and ask a person, when the service wants more.
         self._client.app = None
+        self._client.fx_serializer = _json_only()
         self._endpoint_id = endpoint_id
         self._settings = settings
         self._owned = owned
@@ -114,6 +132,21 @@ class Service:
             self._group = executor.task_group_id
         return submitted
 
+    def find(self, task_ids: Sequence[str]) -> dict[str, Landed]:
+        """Ask what became of tasks, in one request; those that have not ended are left out.
+
+        Not by the SDK's `reload_tasks`, which asks for a whole group of tasks, and of a task
+        that the service has forgotten waits for ever: it has no time of completion
+        (globus_compute_sdk/sdk/executor.py, `_load_tasks_status`).
+        """
+        web = self._client._compute_web_client.v2  # noqa: SLF001 - public names read it otherwise
+        told = web.get_task_batch(task_ids)["results"]
+        return {
+            task_id: self._landed(status)
+            for task_id, status in told.items()
+            if str(status.get("status")).lower() in ("success", "failed")
+        }
+
     def watch(self, task_id: str) -> Future[Any]:
         """Wait for a task's result anew, after the connection that would have brought it ended."""
         executor = self._living()
@@ -146,6 +179,18 @@ class Service:
             self._client._compute_web_client.v2.close()  # noqa: SLF001 - no public way
             self._client._compute_web_client.v3.close()  # noqa: SLF001
 
+    def _landed(self, status: Mapping[str, Any]) -> Landed:
+        packed = status.get("result")
+        if packed is None:
+            why = status.get("exception") or status.get("reason") or "it was not said why"
+            return Landed(error=TaskExecutionFailed(str(why), status.get("completion_t")))
+        try:
+            return Landed(self._client.fx_serializer.deserialize(packed), size=len(packed))
+        except Exception as cause:  # noqa: BLE001 - whatever it is, it is no result
+            error = ValueError("a result that cannot be read")
+            error.__cause__ = cause
+            return Landed(error=error, size=len(packed))
+
     def _living(self) -> Executor:
         if _exiting.is_set():
             raise RuntimeError("the interpreter is ending")
@@ -156,7 +201,6 @@ class Service:
                 client=self._client,
                 api_burst_limit=_BURST_CALLS,
                 api_burst_window_s=_BURST_SECONDS,
-                serializer=_json_only(),
                 result_serializers=[JSONData],
                 **self._settings,
             )

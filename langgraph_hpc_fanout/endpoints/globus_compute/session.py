@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,14 @@ from langgraph_hpc_fanout.endpoints.globus_compute.faults import ParcelError, Tr
 from langgraph_hpc_fanout.endpoints.globus_compute.losses import Flight, Ledger, Losses
 from langgraph_hpc_fanout.endpoints.globus_compute.pace import Pace
 from langgraph_hpc_fanout.endpoints.globus_compute.quota import service_quota
+from langgraph_hpc_fanout.endpoints.globus_compute.recall import Recall
 from langgraph_hpc_fanout.endpoints.globus_compute.shipping import Delivery, Shipping
 from langgraph_hpc_fanout.endpoints.globus_compute.submitter import Parcel, Submitter
+from langgraph_hpc_fanout.endpoints.protocol import Sent
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
 if TYPE_CHECKING:
-    from langgraph_hpc_fanout.endpoints.globus_compute.service import Service
+    from langgraph_hpc_fanout.endpoints.globus_compute.service import Landed, Service
 
 logger = logging.getLogger("langgraph_hpc_fanout")
 
@@ -32,21 +34,6 @@ _WELL_SECONDS = 300.0
 _SAID_SECONDS = 30.0
 _CLOSING_SECONDS = 3.0
 _PING_BYTES = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A bundle that the service has, and no result has come of yet.
-
-    Attributes:
-        task_id: Its task.
-        task_group_id: The group of tasks in which its result will come.
-        keys: Keys of its requests.
-    """
-
-    task_id: str
-    task_group_id: str
-    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +75,7 @@ class Traffic:
         resent: Requests in these, which were sent again where their retries allow.
         late: Results that came after their bundle had been given up, and were dropped.
         executors: Executors of the SDK that were needed; more than one, when one has died.
+        recalled: Bundles of an earlier process whose answers were fetched.
     """
 
     submits: int = 0
@@ -97,6 +85,7 @@ class Traffic:
     resent: int = 0
     late: int = 0
     executors: int = 0
+    recalled: int = 0
 
 
 class Session:
@@ -108,6 +97,8 @@ class Session:
         trouble: Reads errors.
         pace: What learns from each bundle.
         losses: When a bundle counts as lost.
+        tell: Called, in a thread, with each bundle that the service has, before anything comes
+            of it.
     """
 
     def __init__(
@@ -117,15 +108,18 @@ class Session:
         trouble: Trouble,
         pace: Pace,
         losses: Losses,
+        tell: Callable[[Sent], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._shipping = shipping
         self._trouble = trouble
         self._pace = pace
         self._ledger = Ledger(losses)
+        self._unproven = losses.unproven
         self._submitter = Submitter(
-            connect, trouble, service_quota, f"hpc-fanout-{trouble.name}-submit"
+            connect, trouble, service_quota, tell, f"hpc-fanout-{trouble.name}-submit"
         )
+        self._recall = Recall(self._find, self._ledger, self._unpack_recalled, self._keep_watch)
         self._flights: dict[Flight, tuple[Parcel, Part]] = {}
         self._waiting = 0
         self._traffic = Traffic()
@@ -150,16 +144,9 @@ class Session:
 
     @property
     def outstanding(self) -> tuple[Sent, ...]:
-        """Bundles that the service has."""
-        return tuple(
-            Sent(
-                parcel.task_id or "",
-                parcel.task_group_id or "",
-                tuple(request.key for request in part.requests),
-            )
-            for parcel, part in self._flights.values()
-            if part.requests  # not those that only ask if anybody works
-        )
+        """Bundles that the service has, those of an earlier process included."""
+        mine = (parcel.accepted for parcel, part in self._flights.values() if part.requests)
+        return (*self._recall.awaited, *(each for each in mine if each is not None))
 
     def suspicion(self, key: str) -> int:
         """How many workers have died under a bundle that held this request."""
@@ -199,8 +186,13 @@ class Session:
                 break
         return list(delivery.replies)
 
+    def reattach(self, sent: Sequence[Sent]) -> AsyncGenerator[tuple[str, Reply], None]:
+        """What becomes of bundles that an earlier process sent, the oldest of which is first."""
+        return self._recall.replies(sent)
+
     async def close(self) -> None:
         """Wait for nothing more, and let go of every connection."""
+        self._recall.close()
         for task in (self._watcher, *self._pings):
             if task is not None:
                 task.cancel()
@@ -231,21 +223,17 @@ class Session:
             if part.requests:
                 self._count(bundles=1, requests=len(part.requests))
 
-        parcel = Parcel(payload, part.size, sent, self._count_late)
+        keys = tuple(request.key for request in part.requests)
+        parcel = Parcel(payload, part.size, keys, sent, self._count_late)
         self._submitter.put(parcel)
-        if self._watcher is None or self._watcher.done():
-            self._watcher = self._loop.create_task(self._watch())
+        self._keep_watch()
         began = self._loop.time()
         try:
             result = await parcel.result
-            now = self._loop.time()
-            delivery = self._shipping.unpack(result, part.positions, part.requests, now - began)
-            if flight is not None:
-                self._ledger.land(flight, delivery.seconds, now)
-            self._well = now
-            if answered := sum(reply.body is not None for reply in delivery.replies):
-                worker, seconds = delivery.worker, delivery.seconds
-                self._pace.learn(worker, answered, seconds, delivery.size, now)
+            seconds = self._loop.time() - began
+            delivery = self._shipping.unpack(result, part.positions, part.requests, seconds)
+            self._learn(delivery, flight)
+            self._well = self._loop.time()
         except ParcelError:
             if flight is not None and part.requests:
                 self._count(lost=1, resent=len(part.requests))
@@ -257,12 +245,20 @@ class Session:
                 self._ledger.drop(flight)
                 del self._flights[flight]
 
+    def _learn(self, delivery: Delivery, flight: Flight | None) -> None:
+        """A bundle is back."""
+        now = self._loop.time()
+        if flight is not None:
+            self._ledger.land(flight, delivery.seconds, now)
+        if answered := sum(reply.body is not None for reply in delivery.replies):
+            worker, seconds = delivery.worker, delivery.seconds
+            self._pace.learn(worker, answered, seconds, delivery.size, now)
+
     def _remember(self, error: ParcelError, part: Part) -> Failure:
         """Draw conclusions from an error; returns what its requests are told."""
         self._say(error.failure.message)
         if error.suspect:
-            for request in part.requests:
-                self._suspicions[request.key] = self.suspicion(request.key) + 1
+            self._suspect(request.key for request in part.requests)
         if not error.broken:
             return error.failure
         now = self._loop.time()
@@ -270,6 +266,10 @@ class Session:
             return replace(error.failure, kind="transient")
         self._broken = now, error.failure
         return error.failure
+
+    def _suspect(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._suspicions[key] = self.suspicion(key) + 1
 
     def _say(self, message: str) -> None:
         """Log what went wrong, though the same thing only now and then."""
@@ -287,15 +287,57 @@ class Session:
     def _count_late(self) -> None:
         self._count(late=1)
 
+    # -- bundles of an earlier process ----------------------------------------------------
+
+    async def _find(self, tasks: Sequence[str]) -> Mapping[str, Landed]:
+        """Ask what became of tasks.
+
+        Raises:
+            ParcelError: If the service cannot be asked.
+        """
+        try:
+            return await self._submitter.ask(lambda service: service.find(tasks))
+        except ParcelError:
+            raise
+        except Exception as error:
+            raise self._trouble.of_connecting(error) from error
+
+    def _unpack_recalled(
+        self, sent: Sent, flight: Flight, landed: Landed
+    ) -> Sequence[tuple[str, Reply]]:
+        """Keys and replies of a bundle; none when it brought no result."""
+        try:
+            if landed.error is not None:
+                raise self._trouble.of_task(landed.error)
+            requests = self._shipping.stand_ins(landed.result, sent.keys)
+            # A result says how long its bundle took; where it does not, nothing shorter is known.
+            delivery = self._shipping.unpack(
+                landed.result, range(len(requests)), requests, self._unproven
+            )
+        except ParcelError as error:
+            logger.info("task %s of an earlier process: %s", sent.task_id, error)
+            if error.suspect:
+                self._suspect(sent.keys)
+            return ()
+        self._learn(delivery, flight)
+        self._count(recalled=1)
+        return [(sent.keys[reply.position], reply) for reply in delivery.replies]
+
     # -- watching -------------------------------------------------------------------------
+
+    def _keep_watch(self) -> None:
+        if self._watcher is None or self._watcher.done():
+            self._watcher = self._loop.create_task(self._watch())
 
     async def _watch(self) -> None:
         """Give up what is lost, and find out whether anybody works, while something is awaited."""
-        while self._waiting:
+        while self._waiting or self._recall.awaited:
             await asyncio.sleep(_WATCH_SECONDS)
             now = self._loop.time()
             away = self._ledger.is_away(now)
             for flight in self._ledger.lost(now):
+                if flight not in self._flights:  # of an earlier process, see `recall`
+                    continue
                 parcel, _ = self._flights[flight]
                 lost = self._trouble.lost(now - flight.sent)
                 parcel.fail(ParcelError(self._trouble.offline()) if away else lost)
@@ -308,10 +350,12 @@ class Session:
     async def _ask_status(self) -> None:
         try:
             online = await self._submitter.ask(lambda service: service.is_online())
-        except Exception as error:  # noqa: BLE001 - it says nothing of the bundles
-            logger.debug("%s: no status: %r", self._trouble.name, error)
-        else:
-            self._ledger.status(online=online, now=self._loop.time())
+        except Exception as error:  # noqa: BLE001 - whatever the SDK raises, it is looked at
+            if not self._trouble.is_gone(error):  # it says nothing of the bundles
+                logger.debug("%s: no status: %r", self._trouble.name, error)
+                return
+            online = False
+        self._ledger.status(online=online, now=self._loop.time())
 
     async def _ping(self) -> None:
         """Send a bundle of nothing: when it is back, all bundles before it have begun."""

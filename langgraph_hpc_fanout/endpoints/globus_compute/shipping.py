@@ -20,6 +20,7 @@ Ship = Literal["package", "source", "first"]
 _FORMAT = 1
 _SOURCES = {"package": "stub", "source": "standalone"}
 _NO_TOKENS = Usage()
+_SOME_FUNCTION = "(some):function"
 _LONGEST_WAIT = 3600.0
 
 
@@ -60,6 +61,10 @@ class Shipping(Protocol):
 
     def pack(self, requests: Sequence[Request], models: Sequence[str]) -> dict[str, Any]:
         """The argument of the task: requests of one function, or of none, and served ids."""
+        ...
+
+    def stand_ins(self, result: Any, keys: Sequence[str]) -> list[Request]:
+        """What `unpack` has to know of requests that nothing but their keys is left of."""
         ...
 
     def unpack(
@@ -134,6 +139,15 @@ class Bundles:
         # There and back: orjson writes dates, UUIDs and dataclasses, which the SDK does not.
         return {**self._head, "function": function, "requests": orjson.loads(orjson.dumps(bodies))}
 
+    def stand_ins(self, result: Any, keys: Sequence[str]) -> list[Request]:
+        """Requests of a function, if the first answer in the result is what one returned."""
+        told = result.get("replies") if isinstance(result, Mapping) else None
+        told = told if isinstance(told, list) else []
+        bodies = (each.get("body") for each in told if isinstance(each, Mapping))
+        first = next((body for body in bodies if isinstance(body, Mapping)), {})
+        function = _SOME_FUNCTION if first.keys() == {"value"} else None
+        return [Request(key, None, {}, function=function) for key in keys]
+
     def unpack(
         self, result: Any, positions: Sequence[int], requests: Sequence[Request], seconds: float
     ) -> Delivery:
@@ -198,6 +212,10 @@ class First:
                 "stream": False,
             }
         }
+
+    def stand_ins(self, result: Any, keys: Sequence[str]) -> list[Request]:
+        """Chat completions."""
+        return [Request(key, None, {}) for key in keys]
 
     def unpack(
         self, result: Any, positions: Sequence[int], requests: Sequence[Request], seconds: float

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from langgraph_hpc_fanout.endpoints.globus_compute.faults import ParcelError, Trouble
 from langgraph_hpc_fanout.endpoints.globus_compute.quota import Quota
+from langgraph_hpc_fanout.endpoints.protocol import Sent
 
 if TYPE_CHECKING:
     from langgraph_hpc_fanout.endpoints.globus_compute.service import Service, Submitted
@@ -41,25 +42,26 @@ class Parcel:
     Args:
         payload: What the worker's function gets.
         size: Its bytes in the body of a submit.
+        keys: Keys of its requests.
         sent: Called when the service has acknowledged it.
         late: Called when a result comes that nobody waits for any more.
 
     Attributes:
         result: What the worker's function returned, or a ParcelError.
-        task_id: The task, once it was acknowledged.
-        task_group_id: The group of tasks that it belongs to.
+        keys: Keys of its requests.
+        accepted: Which task it is, once it was acknowledged.
     """
 
     __slots__ = (
         "_late",
         "_loop",
         "_sent",
+        "accepted",
         "attempts",
+        "keys",
         "payload",
         "result",
         "size",
-        "task_group_id",
-        "task_id",
         "watches",
     )
 
@@ -67,6 +69,7 @@ class Parcel:
         self,
         payload: Mapping[str, Any],
         size: int,
+        keys: tuple[str, ...],
         sent: Callable[[], None],
         late: Callable[[], None],
     ) -> None:
@@ -75,15 +78,15 @@ class Parcel:
         self._loop = asyncio.get_running_loop()
         self.payload = payload
         self.size = size
+        self.keys = keys
         self.result: asyncio.Future[Any] = self._loop.create_future()
-        self.task_id: str | None = None
-        self.task_group_id: str | None = None
+        self.accepted: Sent | None = None
         self.attempts = 0
         self.watches = 0
 
-    def acknowledge(self, task_id: str, task_group_id: str) -> None:
+    def acknowledge(self, accepted: Sent) -> None:
         """The service has it. From any thread, like the others."""
-        self.task_id, self.task_group_id = task_id, task_group_id
+        self.accepted = accepted
         self.payload = {}  # up to megabytes, which the SDK's future would keep alive
         self._tell(self._sent)
 
@@ -117,6 +120,7 @@ class Submitter:
         connect: Makes the service, and the id of the function to call; called on the thread.
         trouble: Says what a failed submit or task means.
         quota: When the next request may be made.
+        tell: Called with each bundle that the service has, before anything comes of it.
         name: The thread's.
 
     Attributes:
@@ -129,11 +133,13 @@ class Submitter:
         connect: Callable[[], tuple[Service, str]],
         trouble: Trouble,
         quota: Quota,
+        tell: Callable[[Sent], None],
         name: str,
     ) -> None:
         self._connect = connect
         self._trouble = trouble
         self._quota = quota
+        self._tell = tell
         self._jobs: queue.SimpleQueue[Parcel | Callable[[], None] | None] = queue.SimpleQueue()
         self._held: deque[Parcel] = deque()
         self._ended = threading.Event()
@@ -269,7 +275,10 @@ class Submitter:
         again: list[Parcel] = []
         for parcel, each in zip(group, submitted, strict=True):
             if each.task_id is not None and each.future is not None:
-                parcel.acknowledge(each.task_id, str(each.task_group_id))
+                accepted = Sent(each.task_id, str(each.task_group_id), parcel.keys)
+                if parcel.keys:  # not one that only asks if anybody works
+                    self._tell(accepted)
+                parcel.acknowledge(accepted)
                 self._expect(parcel, each.future)
             elif each.error is None or self._may_try_again(parcel, each.error, len(group)):
                 again.append(parcel)
@@ -309,11 +318,11 @@ class Submitter:
         parcel.watches += 1
         if parcel.result.done():
             return
-        if parcel.watches > _WATCHES or parcel.task_id is None:
+        if parcel.watches > _WATCHES or parcel.accepted is None:
             parcel.fail(self._trouble.of_task(error))
             return
         try:
-            future = self._service()[0].watch(parcel.task_id)
+            future = self._service()[0].watch(parcel.accepted.task_id)
         except Exception as again:  # noqa: BLE001 - told to who waits
             parcel.fail(self._trouble.of_task(again))
             return

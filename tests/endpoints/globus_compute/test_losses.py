@@ -136,3 +136,22 @@ def test_honest_workers_never_have_a_bundle_taken_for_lost(durations, workers, q
     for end, seconds, flight in sorted(ends, key=lambda each: each[0]):
         assert flight not in ledger.lost(end)
         ledger.land(flight, seconds, end)
+
+
+def test_bundles_of_an_earlier_process_come_before_all_of_this_one(ledger):
+    mine = ledger.send(10, 0.0)
+    first, second = ledger.adopt([20, 30], 5.0)
+    assert ledger.flights == [first, second, mine]
+    assert [flight.items for flight in ledger.flights] == [20, 30, 10]
+    ledger.land(second, seconds=2.0, now=8.0)
+    assert (first.begun, mine.begun) == (6.0, None)
+    ledger.land(mine, seconds=100.0, now=110.0)
+    assert first.begun == 6.0, "it was known to have begun"
+
+
+def test_a_bundle_of_this_process_proves_that_those_of_an_earlier_one_have_begun(ledger):
+    (earlier,) = ledger.adopt([10], 5.0)
+    ledger.land(ledger.send(10, 6.0), seconds=10.0, now=50.0)
+    assert earlier.begun == 40.0
+    assert ledger.lost(75.1) == [earlier]
+    assert ledger.adopt([], 80.0) == []

@@ -91,6 +91,34 @@ def test_replies_keep_their_places():
     assert bad.failure.endpoint == "globus"
 
 
+@pytest.mark.parametrize("value", [{"length": 3}, None, {"choices": []}])
+def test_values_are_read_by_whom_knows_but_the_keys(value):
+    """An item that failed tells nothing of what the others are."""
+    shipping = Bundles("package", NODE, TROUBLE)
+    failed = {"failure": {"kind": "permanent", "message": "no", "status": None}}
+    told = result(failed, {"body": {"value": value}, "seconds": 1.0, "tries": 1})
+    asked = shipping.stand_ins(told, ("a", "b"))
+    assert [each.key for each in asked] == ["a", "b"]
+    bad, good = shipping.unpack(told, (0, 1), asked, 1.0).replies
+    assert (bad.failure.kind, good.body) == ("permanent", {"value": value})
+
+
+def test_chats_are_read_by_whom_knows_but_the_keys():
+    shipping = Bundles("package", NODE, TROUBLE)
+    told = result({"body": answer(), "seconds": 1.0, "tries": 1})
+    (reply,) = shipping.unpack(told, (0,), shipping.stand_ins(told, ("a",)), 1.0).replies
+    assert (reply.body, reply.usage.total_tokens) == (answer(), 4)
+    first = First(8000, TROUBLE)
+    (reply,) = first.unpack(answer(), (0,), first.stand_ins(answer(), ("a",)), 1.0).replies
+    assert reply.body == answer()
+
+
+@given(JSON)
+def test_whatever_a_result_is_there_are_as_many_stand_ins_as_keys(told):
+    for replies in (told, {"replies": told}, {"replies": [told, {"body": told}]}):
+        assert len(Bundles("package", NODE, TROUBLE).stand_ins(replies, ("a", "b"))) == 2
+
+
 @pytest.mark.parametrize(
     "told",
     [

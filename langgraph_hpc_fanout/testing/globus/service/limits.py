@@ -18,7 +18,7 @@ class ServiceLimits:
             one client; `count` only records how close a client came.
         requests: Submit requests of one client within the window.
         window: Seconds.
-        retention: Seconds that a result waits for somebody to fetch it.
+        retention: Seconds that a result waits for somebody to fetch it ("Task TTL").
     """
 
     submit_bytes: int = 10 * 1024 * 1024

@@ -205,22 +205,18 @@ class Service:
         return {"queue_prefix": RESULT_QUEUES, "connection_url": self._broker.url("sdk")}
 
     def task(self, task_id: str) -> dict[str, Any]:
-        """What became of a task.
+        """What became of a task; it is forgotten once it has been told how it ended.
 
-        Of an unknown one the SDK expects a failure with a `reason`
-        (globus_compute_sdk/sdk/client.py, `_update_task_table`).
+        So says Globus Compute's documentation ("Client User Guide", on retrieving results), and
+        so did the service while its source was open (funcx-web-service, routes/funcx.py,
+        `get_tasks_from_redis`), which also said of an unknown task what is said here.
         """
         task = self.store.tasks.get(task_id)
         if task is None:
-            moment = str(time.time())
-            reason = f"There is no task {task_id}."
-            return {
-                "task_id": task_id,
-                "status": "failed",
-                "reason": reason,
-                "completion_t": moment,
-            }
+            return {"task_id": task_id, "status": "Failed", "reason": "Unknown task id"}
         task.expire(self.limits.retention)
+        if task.completed is not None:
+            del self.store.tasks[task_id]
         return task.to_json()
 
     def task_group(self, group: str) -> dict[str, Any]:
