@@ -57,4 +57,4 @@ lock: $(READY)  ## Pin the newest versions that pyproject.toml allows.
 	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/dev.txt
 
 clean:  ## Remove what the targets made.
-	rm -rf .venv .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis .import_linter_cache site dist
+	rm -rf .venv .venv-peers .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis .import_linter_cache site dist
