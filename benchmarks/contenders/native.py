@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
+import uvloop
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
@@ -48,7 +49,7 @@ def ask(
         timeout: Seconds that a call may take; None for the client's default.
     """
     config = RunnableConfig(max_concurrency=width) if width else None
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         graph = _graph(urls, timeout)
         runner.run(graph.ainvoke(_input(warm_up(_WARM_UP))))
         state = _input(molecules(count))
