@@ -54,7 +54,7 @@ def run(scale: Scale) -> Findings:
         ),
         bars={
             "bare aiohttp + orjson": loop,
-            "langgraph-hpc-fanout": ours,
+            "FanOutNode": ours,
             "LangGraph Send + ChatOpenAI": plain,
         },
     )
