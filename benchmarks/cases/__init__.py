@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 
 from benchmarks.cases import (
+    checkpoints,
     fleet,
     globus,
     imports,
     in_flight,
+    million,
     overhead,
     peers,
     scaling,
@@ -23,6 +25,8 @@ _MODULES: tuple[ModuleType, ...] = (
     peers,
     tasks,
     scaling,
+    million,
+    checkpoints,
     width,
     in_flight,
     imports,

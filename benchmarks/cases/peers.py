@@ -37,7 +37,6 @@ _LATENCY = 0.05
 _MOST_CPU = 120.0
 _ENOUGH_CPU = 20.0
 _MOST_OF_BARE = 1.5
-_SMALLER = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +48,14 @@ class Peer:
         options: What else it is told.
         least: How many times the fan-out's CPU a call it should cost at least; None for those
             that are no alternative to it.
+        small: How many items it gets in a check: less of those that cost more.
         foreign: Whether it lives in the peers' environment.
     """
 
     ask: Callable[..., Sample]
     options: Mapping[str, bool] = field(default_factory=dict)
     least: float | None = None
+    small: int = 4_000
     foreign: bool = False
 
 
@@ -63,11 +64,11 @@ _PEERS: Mapping[str, Peer] = {
     _BARE: Peer(bare.ask),
     _OURS: Peer(fan_out.ask),
     _KEPT: Peer(fan_out.ask, {"journal": True}),
-    "openai SDK over aiohttp": Peer(openai_sdk.ask, {"aiohttp": True}, least=4.0),
-    "openai SDK": Peer(openai_sdk.ask, least=6.0),
-    "LangChain abatch": Peer(langchain.abatch, least=10.0),
-    "LangGraph Send": Peer(native.ask, least=20.0),
-    "LiteLLM Router": Peer(litellm.ask, least=20.0, foreign=True),
+    "openai SDK over aiohttp": Peer(openai_sdk.ask, {"aiohttp": True}, least=4.0, small=500),
+    "openai SDK": Peer(openai_sdk.ask, least=6.0, small=500),
+    "LangChain abatch": Peer(langchain.abatch, least=10.0, small=500),
+    "LangGraph Send": Peer(native.ask, least=20.0, small=1_000),
+    "LiteLLM Router": Peer(litellm.ask, least=20.0, small=200, foreign=True),
 }
 
 
@@ -96,7 +97,7 @@ _CELLS = (
     Cell(1_000, 100, faulty=True),
     Cell(10_000, 1_000, faulty=True),
 )
-_SMALL_CELLS = (Cell(4_000, 1_000), Cell(600, 100, faulty=True, timeout=3.0))
+_SMALL_CELL, _SMALL_FAULTY_CELL = Cell(4_000, 1_000), Cell(600, 100, faulty=True, timeout=3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,48 +118,57 @@ class Run:
         return self.bill.answered / self.sample.wall
 
 
+_Found = dict[Cell, dict[str, list[Run]]]
+
+
 def run(scale: Scale) -> Findings:
     """Let them take turns at each cell."""
-    cells = _CELLS if scale.full else _SMALL_CELLS
-    found = {cell: _contest(cell, scale) for cell in cells}
-    calm = next(cell for cell in reversed(cells) if not cell.faulty)
+    found = _in_full(scale.repeats) if scale.full else _in_small()
+    calm = next(cell for cell in reversed(found) if not cell.faulty)
     cpu = {name: _cpu(runs) for name, runs in found[calm].items()}
+    most = max(len(runs) for runs in found[calm].values())
     note = (
         f"CPU is compared with {calm.items:,} items and {calm.width:,} in flight. Figures are "
-        f"medians of runs ({_repeats(scale)}, fewer where they cost over {_ENOUGH_CPU:g} s of "
-        "CPU, and of one with faults on."
+        f"medians of up to {most} runs: one with faults on, and no more once a contender has "
+        f"cost {_ENOUGH_CPU:g} s of CPU."
     )
     return Findings(
         _COLUMNS,
         tuple(
             _row(name, cell, runs) for cell, each in found.items() for name, runs in each.items()
         ),
-        (*_of_cost(cpu), *_of_faults(found[cells[-1]])),
+        (*_of_cost(cpu), *_of_faults(found[list(found)[-1]])),
         (note,),
         bars=cpu,
     )
 
 
-def _contest(cell: Cell, scale: Scale) -> dict[str, list[Run]]:
+def _in_full(repeats: int) -> _Found:
+    """All at all cells."""
+    return {cell: _contest(cell, 1 if cell.faulty else repeats) for cell in _CELLS}
+
+
+def _in_small() -> _Found:
+    """Once for each bar, and less of those that cost more."""
+    return {
+        _SMALL_CELL: {
+            name: [_measure(peer, replace(_SMALL_CELL, items=peer.small))]
+            for name, peer in _PEERS.items()
+        },
+        _SMALL_FAULTY_CELL: {
+            name: [_measure(_PEERS[name], _SMALL_FAULTY_CELL)] for name in (_OURS, _KEPT)
+        },
+    }
+
+
+def _contest(cell: Cell, repeats: int) -> dict[str, list[Run]]:
     """Turns at one cell; those who have cost enough have no more."""
-    cells = {name: cell if scale.full else _small(cell, peer) for name, peer in _PEERS.items()}
-    found: dict[str, list[Run]] = {name: [] for name, mine in cells.items() if mine.items}
-    for _ in range(1 if cell.faulty else _repeats(scale)):
+    found: dict[str, list[Run]] = {name: [] for name in _PEERS}
+    for _ in range(repeats):
         for name, runs in found.items():
             if sum(run.sample.cpu for run in runs) < _ENOUGH_CPU:
-                runs.append(_measure(_PEERS[name], cells[name]))
+                runs.append(_measure(_PEERS[name], cell))
     return found
-
-
-def _repeats(scale: Scale) -> int:
-    return scale.repeats if scale.full else 1
-
-
-def _small(cell: Cell, peer: Peer) -> Cell:
-    """What a check asks: less of those that cost more, nothing with faults, of which no bar is."""
-    if peer.least is None:
-        return cell
-    return replace(cell, items=0 if cell.faulty else cell.items // _SMALLER)
 
 
 def _measure(peer: Peer, cell: Cell) -> Run:

@@ -56,7 +56,14 @@ class State(TypedDict, total=False):
 
 
 class Instant:
-    """An endpoint in this process that answers at once: what is left is the fan-out itself."""
+    """An endpoint in this process that answers at once: what is left is the fan-out itself.
+
+    Args:
+        answer: What it answers to everything.
+    """
+
+    def __init__(self, answer: str = "Yes, it is soluble in water.") -> None:
+        self._answer = answer
 
     name = "instant"
     models: Mapping[str, str] = {MODEL: MODEL}
@@ -76,7 +83,7 @@ class Instant:
     async def send(self, requests: Sequence[Request]) -> AsyncIterator[Reply]:
         """The same answer to everything; a new dict each time, as JSON would give."""
         for position, _ in enumerate(requests):
-            message = {"role": "assistant", "content": "Yes, it is soluble in water."}
+            message = {"role": "assistant", "content": self._answer}
             body = {"model": MODEL, "choices": [{"message": message, "finish_reason": "stop"}]}
             yield Reply(position, body=body, usage=Usage(16, 7))
 

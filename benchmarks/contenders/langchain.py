@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import uvloop
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_openai import ChatOpenAI
@@ -61,7 +62,7 @@ async def _ask_all(
     models: Sequence[ChatOpenAI], items: Sequence[Item], width: int
 ) -> list[str | None]:
     config = RunnableConfig(max_concurrency=width // len(models))
-    prompts = [QUESTION.format_map(item) for item in items]
+    prompts: list[LanguageModelInput] = [QUESTION.format_map(item) for item in items]
     shares = await asyncio.gather(
         *(
             model.abatch(prompts[place :: len(models)], config, return_exceptions=True)
