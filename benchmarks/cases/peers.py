@@ -11,8 +11,9 @@ ones on uvloop, and with a timeout of 30 s a call:
 - **LangChain abatch**: a `ChatOpenAI` for each endpoint, two retries (its default), an equal
   share of the items each, `max_concurrency`, errors returned in place.
 - **LangGraph Send**: one `Send` and one `ChatOpenAI` call an item, `max_concurrency`.
-- **LiteLLM Router**: four deployments of one model, `num_retries=3`, cooldowns and all else by
-  default, a semaphore; in an environment of its own.
+- **LiteLLM Router**: four deployments of one model, `num_retries=3`, all else by default, a
+  semaphore; in an environment of its own. And with `disable_cooldowns`, because by default a 429
+  takes its deployment away for seconds, and calls fail at once when none is left.
 
 With faults on, 2 % of the requests get a 500, 2 % a 429 with `Retry-After: 1`, 0.5 % a reset in
 the middle of the answer, and 0.5 % no answer ever. An item is *lost* when it has no answer in the
@@ -48,7 +49,8 @@ class Peer:
         options: What else it is told.
         least: How many times the fan-out's CPU a call it should cost at least; None for those
             that are no alternative to it.
-        small: How many items it gets in a check: less of those that cost more.
+        small: How many items it gets in a check: less of those that cost more, none where no
+            bar is.
         foreign: Whether it lives in the peers' environment.
     """
 
@@ -69,6 +71,7 @@ _PEERS: Mapping[str, Peer] = {
     "LangChain abatch": Peer(langchain.abatch, least=10.0, small=500),
     "LangGraph Send": Peer(native.ask, least=20.0, small=1_000),
     "LiteLLM Router": Peer(litellm.ask, least=20.0, small=200, foreign=True),
+    "LiteLLM Router, no cooldowns": Peer(litellm.ask, {"cooldowns": False}, small=0, foreign=True),
 }
 
 
@@ -154,6 +157,7 @@ def _in_small() -> _Found:
         _SMALL_CELL: {
             name: [_measure(peer, replace(_SMALL_CELL, items=peer.small))]
             for name, peer in _PEERS.items()
+            if peer.small
         },
         _SMALL_FAULTY_CELL: {
             name: [_measure(_PEERS[name], _SMALL_FAULTY_CELL)] for name in (_OURS, _KEPT)

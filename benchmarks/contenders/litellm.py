@@ -20,14 +20,17 @@ _WARM_UP = 8
 _RETRIES = 3
 
 
-def ask(urls: Sequence[str], count: int, width: int, *, timeout: float) -> Sample:
-    """Ask about so many items: three retries, the rest, such as cooldowns, by default.
+def ask(
+    urls: Sequence[str], count: int, width: int, *, timeout: float, cooldowns: bool = True
+) -> Sample:
+    """Ask about so many items, with three retries.
 
     Args:
         urls: Where; each is a deployment of one model.
         count: How many items.
         width: How many at a time.
         timeout: Seconds that a call may take.
+        cooldowns: Whether deployments that fail have cooldowns, as they have by default.
     """
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it fetches prices when imported
     from litellm import Router
@@ -42,6 +45,7 @@ def ask(urls: Sequence[str], count: int, width: int, *, timeout: float) -> Sampl
         ],
         num_retries=_RETRIES,
         timeout=timeout,
+        disable_cooldowns=not cooldowns,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_ask_all(router, warm_up(_WARM_UP), width))
@@ -52,6 +56,7 @@ def ask(urls: Sequence[str], count: int, width: int, *, timeout: float) -> Sampl
 
 
 async def _ask_all(router: Any, items: Sequence[Item], width: int) -> list[str | None]:
+    from litellm.types.router import RouterRateLimitError
     from openai import OpenAIError
 
     slots = asyncio.Semaphore(width)
@@ -64,7 +69,7 @@ async def _ask_all(router: Any, items: Sequence[Item], width: int) -> list[str |
                     messages=[{"role": "user", "content": QUESTION.format_map(item)}],
                     max_tokens=MAX_TOKENS,
                 )
-            except OpenAIError:  # LiteLLM's errors are kinds of the SDK's
+            except (OpenAIError, RouterRateLimitError):  # the latter when all have a cooldown
                 return None
             text: str | None = answer.choices[0].message.content
             return text
