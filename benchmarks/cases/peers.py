@@ -1,8 +1,8 @@
 """The same work, given to what else people use for it.
 
 Every contender asks the same four fake endpoints, which answer after 50 ms; each run has a fleet
-of its own with the same seed. All are used as their documentation says, the asynchronous
-ones on uvloop, and with a timeout of 30 s a call:
+of its own with the same seed. All are used as their documentation says, on uvloop, and with
+a timeout of 30 s a call:
 
 - **bare aiohttp**: the loop of `overhead`, the least that Python can do. It asks once.
 - **FanOutNode**: the whole graph by `ainvoke`, as it is by default; and with a journal.
@@ -10,7 +10,8 @@ ones on uvloop, and with a timeout of 30 s a call:
   semaphore; and with aiohttp underneath (`DefaultAioHttpClient`), as its readme advises.
 - **LangChain abatch**: a `ChatOpenAI` for each endpoint, two retries (its default), an equal
   share of the items each, `max_concurrency`, errors returned in place.
-- **LangGraph Send**: one `Send` and one `ChatOpenAI` call an item, `max_concurrency`.
+- **LangGraph Send**: one `Send` and one `ChatOpenAI` call an item, two retries (its default),
+  `max_concurrency`. A call that fails for good ends the graph, and all answers are lost.
 - **LiteLLM Router**: four deployments of one model, `num_retries=3`, all else by default, a
   semaphore; in an environment of its own. And with `disable_cooldowns`, because by default a 429
   takes its deployment away for seconds, and calls fail at once when none is left.

@@ -55,17 +55,16 @@ def begin(source: str, count: int, warm_up: str) -> Sample:
     """Ask until the stream tells of the first outcome, and leave."""
     with Pool(Instant()) as pool, asyncio.Runner() as runner:
         runner.run(_graph(warm_up, pool).ainvoke(_INPUT))
-        graph = _graph(source, pool)
-        with Meter(count) as meter:
-            runner.run(_first(graph))
-    return meter.sample
+        return runner.run(_first(_graph(source, pool), count))
 
 
-async def _first(graph: Any) -> None:
+async def _first(graph: Any, count: int) -> Sample:
     async with aclosing(graph.astream(_INPUT, stream_mode="custom")) as events:
-        async for event in events:
-            if event["done"]:
-                return
+        with Meter(count) as meter:
+            async for event in events:
+                if event["done"]:
+                    break
+    return meter.sample
 
 
 def _graph(source: str, pool: Pool) -> Any:
