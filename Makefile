@@ -55,6 +55,8 @@ lock: $(READY)  ## Pin the newest versions that pyproject.toml allows.
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/dev.txt
+	$(BIN)/uv pip compile requirements/peers.in --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/peers.txt
 
 clean:  ## Remove what the targets made.
-	rm -rf .venv .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis .import_linter_cache site dist
+	rm -rf .venv .venv-peers .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis .import_linter_cache site dist

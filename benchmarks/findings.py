@@ -40,12 +40,14 @@ class Ratio:
         value: The ratio.
         bar: What it must not cross.
         at_least: Whether it must stay above the bar, not below.
+        exact: Whether it is counted, so that noise explains nothing.
     """
 
     claim: str
     value: float
     bar: float
     at_least: bool = False
+    exact: bool = False
 
     @property
     def passes(self) -> bool:
@@ -55,7 +57,7 @@ class Ratio:
     @property
     def misses_badly(self) -> bool:
         """Whether it misses its bar by more than noise explains."""
-        return self.excess > 1.0 + TOLERANCE
+        return self.excess > 1.0 + (0.0 if self.exact else TOLERANCE)
 
     @property
     def excess(self) -> float:

@@ -5,13 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
-from benchmarks.cases import fleet, globus, imports, in_flight, overhead, scaling, tasks, width
+from benchmarks.cases import (
+    checkpoints,
+    fleet,
+    globus,
+    imports,
+    in_flight,
+    million,
+    overhead,
+    peers,
+    scaling,
+    tasks,
+    width,
+)
 from benchmarks.findings import Findings, Scale
 
 _MODULES: tuple[ModuleType, ...] = (
     overhead,
+    peers,
     tasks,
     scaling,
+    million,
+    checkpoints,
     width,
     in_flight,
     imports,

@@ -15,7 +15,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from benchmarks import workload
+from benchmarks import fleets
 from benchmarks.contenders import globus
 from benchmarks.findings import TIMINGS, Findings, Ratio, Scale, timings
 from benchmarks.sample import Series, contest, in_fresh_process
@@ -36,8 +36,8 @@ def run(scale: Scale) -> Findings:
     """Let them take turns at one stack."""
     with (
         GlobusStack("htex", workers=2, env={"PYTHONPATH": _ROOT}) as stack,
-        workload.fleet(0.0, endpoints=1) as idle,
-        workload.fleet(_LATENCY, endpoints=1) as busy,
+        fleets.fleet(0.0, endpoints=1) as idle,
+        fleets.fleet(_LATENCY, endpoints=1) as busy,
     ):
         where = stack.endpoint_id, stack.url
         ask = partial(in_fresh_process, globus.in_bundles, *where)

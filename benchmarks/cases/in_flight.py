@@ -12,7 +12,7 @@ from __future__ import annotations
 from benchmarks import workload
 from benchmarks.contenders import fan_out
 from benchmarks.findings import TIMINGS, Findings, Ratio, Scale, timings
-from benchmarks.sample import Sample, Series, in_fresh_process
+from benchmarks.sample import Sample, contest, in_fresh_process
 from langgraph_hpc_fanout.testing.fleet import FakeFleet
 
 _ENDPOINTS = 8
@@ -21,7 +21,6 @@ _ENDPOINTS = 8
 def run(scale: Scale) -> Findings:
     """Ask everything at once, and ask the fleet how much of it was there together."""
     items, latency = scale.pick(10_000, 2_000), float(scale.pick(15, 4))
-    samples: list[Sample] = []
     peaks: list[int] = []
     # A full record, because over several processes counts give only an upper bound of the peak.
     with FakeFleet(
@@ -32,11 +31,14 @@ def run(scale: Scale) -> Findings:
         latency=latency,
         capacity=items,
     ) as fleet:
-        for _ in range(scale.repeats):
+
+        def ask() -> Sample:
             fleet.reset_record()
-            samples.append(in_fresh_process(fan_out.ask, fleet.urls, items, width=items, warm_up=1))
+            sample = in_fresh_process(fan_out.ask, fleet.urls, items, width=items, before=1)
             peaks.append(fleet.record().peak_in_flight)
-    found = {f"{items:,} at once, {latency:g} s each": Series(tuple(samples))}
+            return sample
+
+        found = contest(scale.repeats, {f"{items:,} at once, {latency:g} s each": ask})
     lowest = min(peaks)
     return Findings(
         (*TIMINGS, "peak in flight"),

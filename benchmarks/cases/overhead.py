@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from benchmarks import workload
+from benchmarks import fleets
 from benchmarks.contenders import bare, fan_out, native
 from benchmarks.findings import TIMINGS, Findings, Ratio, Scale, timings
 from benchmarks.sample import contest, in_fresh_process
@@ -29,7 +29,7 @@ _LEAST_OF_NATIVE = 20.0
 def run(scale: Scale) -> Findings:
     """Let the three take turns at one fleet."""
     items, few = scale.pick(10_000, 4_000), 1_000
-    with workload.fleet(_LATENCY) as fleet:
+    with fleets.fleet(_LATENCY) as fleet:
         found = contest(
             scale.repeats,
             {
@@ -54,7 +54,7 @@ def run(scale: Scale) -> Findings:
         ),
         bars={
             "bare aiohttp + orjson": loop,
-            "langgraph-hpc-fanout": ours,
+            "FanOutNode": ours,
             "LangGraph Send + ChatOpenAI": plain,
         },
     )

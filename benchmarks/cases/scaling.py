@@ -18,7 +18,7 @@ from functools import partial
 
 import orjson
 
-from benchmarks import workload
+from benchmarks import fleets, workload
 from benchmarks.contenders import fan_out
 from benchmarks.findings import TIMINGS, Findings, Ratio, Scale, timings
 from benchmarks.sample import Meter, Sample, contest, in_fresh_process
@@ -33,11 +33,11 @@ _CALIBRATION = 200_000
 def run(scale: Scale) -> Findings:
     """Let small and large runs take turns."""
     few, many = scale.pick(10_000, 2_000), scale.pick(100_000, 20_000)
-    with workload.fleet(_LATENCY) as fleet:
+    with fleets.fleet(_LATENCY) as fleet:
 
         def over_http(count: int) -> Sample:
             return in_fresh_process(
-                fan_out.ask, fleet.urls, count, warm_up=_WARM_UP, keep_connections=True
+                fan_out.ask, fleet.urls, count, before=_WARM_UP, keep_connections=True
             )
 
         found = contest(

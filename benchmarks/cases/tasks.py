@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from benchmarks import workload
+from benchmarks import fleets
 from benchmarks.contenders import tasks
 from benchmarks.findings import TIMINGS, Findings, Ratio, Scale, timings
 from benchmarks.sample import contest, in_fresh_process
@@ -24,7 +24,7 @@ _LEAST_OF_CHAT_OPENAI = 1.5
 def run(scale: Scale) -> Findings:
     """Let the four take turns at one fleet."""
     items, few = scale.pick(10_000, 4_000), scale.pick(2_000, 1_000)
-    with workload.fleet(_LATENCY, answer=tasks.ANSWER) as fleet:
+    with fleets.fleet(_LATENCY, answer=tasks.ANSWER) as fleet:
         ask = partial(in_fresh_process, tasks.ask, fleet.urls)
         found = contest(
             scale.repeats,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from benchmarks import workload
+from benchmarks import fleets
 from benchmarks.contenders import fan_out, native
 from benchmarks.findings import TIMINGS, Findings, Ratio, Scale, timings
 from benchmarks.sample import contest, in_fresh_process
@@ -22,8 +22,8 @@ _MOST_SECONDS = 2.0
 
 def run(scale: Scale) -> Findings:
     """Call the graph in three ways, and plain LangGraph in one."""
-    with workload.fleet(_LATENCY) as fleet:
-        ask = partial(in_fresh_process, fan_out.ask, fleet.urls, _ITEMS, width=_ITEMS, warm_up=1)
+    with fleets.fleet(_LATENCY) as fleet:
+        ask = partial(in_fresh_process, fan_out.ask, fleet.urls, _ITEMS, width=_ITEMS, before=1)
         found = contest(
             scale.repeats,
             {

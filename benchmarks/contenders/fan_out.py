@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from langchain_core.runnables import RunnableConfig
@@ -12,12 +14,22 @@ from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
 from benchmarks.sample import Meter, Sample
-from benchmarks.workload import IN_FLIGHT, MAX_TOKENS, MODEL, QUESTION, Item, check, molecules
+from benchmarks.workload import (
+    IN_FLIGHT,
+    MAX_TOKENS,
+    MODEL,
+    QUESTION,
+    Item,
+    lost,
+    molecules,
+    warm_up,
+)
 from langgraph_hpc_fanout import (
     Bundling,
     Endpoint,
     FanOutNode,
     Health,
+    Journal,
     Limits,
     OpenAIEndpoint,
     Pool,
@@ -25,6 +37,7 @@ from langgraph_hpc_fanout import (
     ReduceNode,
     Reply,
     Request,
+    Retry,
     Usage,
     add_fan_out,
 )
@@ -32,6 +45,7 @@ from langgraph_hpc_fanout import (
 Call = Literal["invoke", "ainvoke"]
 
 _WARM_UP = 64
+_ATTEMPT_SECONDS = 600.0
 
 
 class State(TypedDict, total=False):
@@ -42,7 +56,14 @@ class State(TypedDict, total=False):
 
 
 class Instant:
-    """An endpoint in this process that answers at once: what is left is the fan-out itself."""
+    """An endpoint in this process that answers at once: what is left is the fan-out itself.
+
+    Args:
+        answer: What it answers to everything.
+    """
+
+    def __init__(self, answer: str = "Yes, it is soluble in water.") -> None:
+        self._answer = answer
 
     name = "instant"
     models: Mapping[str, str] = {MODEL: MODEL}
@@ -62,7 +83,7 @@ class Instant:
     async def send(self, requests: Sequence[Request]) -> AsyncIterator[Reply]:
         """The same answer to everything; a new dict each time, as JSON would give."""
         for position, _ in enumerate(requests):
-            message = {"role": "assistant", "content": "Yes, it is soluble in water."}
+            message = {"role": "assistant", "content": self._answer}
             body = {"model": MODEL, "choices": [{"message": message, "finish_reason": "stop"}]}
             yield Reply(position, body=body, usage=Usage(16, 7))
 
@@ -73,9 +94,11 @@ def ask(
     *,
     width: int = IN_FLIGHT,
     call: Call = "ainvoke",
-    warm_up: int = _WARM_UP,
+    before: int = _WARM_UP,
     keep_connections: bool = False,
     max_concurrency: int | None = None,
+    timeout: float = _ATTEMPT_SECONDS,
+    journal: bool = False,
 ) -> Sample:
     """Ask about so many items over HTTP.
 
@@ -84,37 +107,21 @@ def ask(
         count: How many items.
         width: How many at a time.
         call: How to call the graph.
-        warm_up: Items to ask about before.
+        before: Items to ask about before, to warm up.
         keep_connections: Whether the run may use the connections of the warm-up.
         max_concurrency: LangGraph's own bound on branches that run at once.
+        timeout: Seconds that an attempt may take.
+        journal: Whether outcomes are kept in a journal.
     """
     _allow_many_files()
     limits = Limits(concurrency=width // len(urls))
     pool = Pool([OpenAIEndpoint(url, models=[MODEL], limits=limits) for url in urls])
-    config = (
-        RunnableConfig()
-        if max_concurrency is None
-        else RunnableConfig(max_concurrency=max_concurrency)
+    graph = _graph(
+        pool,
+        retry=Retry(timeout=timeout),
+        journal=Journal(tempfile.mkdtemp()) if journal else None,
     )
-    return _measure(pool, count, call, warm_up, config, keep_connections=keep_connections)
-
-
-def ask_nobody(count: int) -> Sample:
-    """Ask about so many items where the answer is there at once."""
-    endpoint: Endpoint = Instant()
-    return _measure(Pool(endpoint), count, "ainvoke", _WARM_UP, {}, keep_connections=False)
-
-
-def _measure(
-    pool: Pool,
-    count: int,
-    call: Call,
-    warm_up: int,
-    config: RunnableConfig,
-    *,
-    keep_connections: bool,
-) -> Sample:
-    graph = _graph(pool)
+    config = RunnableConfig(max_concurrency=max_concurrency) if max_concurrency else None
     with pool, asyncio.Runner() as runner:
 
         def run(items: list[Item]) -> Any:
@@ -122,18 +129,31 @@ def _measure(
                 return graph.invoke({"molecules": items}, config)
             return runner.run(graph.ainvoke({"molecules": items}, config))
 
-        run(molecules(warm_up))
+        run(warm_up(before))
         if not keep_connections:
             pool.close()
         items = molecules(count)
         with Meter(count) as meter:
             state = run(items)
-    check(state["answers"], count)
-    return meter.sample
+    return replace(meter.sample, lost=lost(state["answers"], count))
 
 
-def _graph(pool: Pool) -> Any:
-    screen = FanOutNode("molecules", Prompt(QUESTION, max_tokens=MAX_TOKENS), pool=pool)
+def ask_nobody(count: int) -> Sample:
+    """Ask about so many items where the answer is there at once."""
+    endpoint: Endpoint = Instant()
+    pool = Pool(endpoint)
+    graph = _graph(pool)
+    with pool, asyncio.Runner() as runner:
+        runner.run(graph.ainvoke({"molecules": warm_up(_WARM_UP)}))
+        items = molecules(count)
+        with Meter(count) as meter:
+            state = runner.run(graph.ainvoke({"molecules": items}))
+    return replace(meter.sample, lost=lost(state["answers"], count))
+
+
+def _graph(pool: Pool, **options: Any) -> Any:
+    task = Prompt(QUESTION, max_tokens=MAX_TOKENS)
+    screen = FanOutNode("molecules", task, pool=pool, **options)
     builder = StateGraph(State)
     add_fan_out(builder, screen, ReduceNode(screen, into="answers"), after=START, before=END)
     return builder.compile()

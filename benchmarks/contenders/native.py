@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
-from langchain_core.runnables import RunnableLambda
-from langchain_openai import ChatOpenAI
+import uvloop
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
-from pydantic import SecretStr
+from openai import OpenAIError
 from typing_extensions import TypedDict
 
+from benchmarks.contenders.langchain import chat_models
 from benchmarks.sample import Meter, Sample
-from benchmarks.workload import MAX_TOKENS, MODEL, QUESTION, Item, check, molecules
+from benchmarks.workload import QUESTION, Item, lost, molecules, warm_up
 
 _WARM_UP = 8
 
@@ -34,43 +37,44 @@ class Branch(TypedDict):
     molecule: Item
 
 
-def ask(urls: Sequence[str], count: int) -> Sample:
-    """Ask about so many items with `ainvoke`, all at a time."""
-    with asyncio.Runner() as runner:
-        graph = _graph(urls)
-        runner.run(graph.ainvoke(_input(_WARM_UP)))
-        state = _input(count)
-        with Meter(count) as meter:
-            result = runner.run(graph.ainvoke(state))
-    check(result["answers"], count)
-    return meter.sample
+def ask(
+    urls: Sequence[str], count: int, width: int | None = None, *, timeout: float | None = None
+) -> Sample:
+    """Ask about so many items with `ainvoke`.
+
+    Args:
+        urls: Where.
+        count: How many items.
+        width: How many at a time; None for all.
+        timeout: Seconds that a call may take; None for the client's default.
+    """
+    config = RunnableConfig(max_concurrency=width) if width else None
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        graph = _graph(urls, timeout)
+        runner.run(graph.ainvoke(_input(warm_up(_WARM_UP))))
+        state = _input(molecules(count))
+        answers: list[str] = []
+        # One branch that gives up ends the graph, and what the others have goes with it.
+        with Meter(count) as meter, contextlib.suppress(OpenAIError):
+            answers = runner.run(graph.ainvoke(state, config))["answers"]
+    return replace(meter.sample, lost=lost(answers, count))
 
 
 def ask_sync(urls: Sequence[str], count: int) -> Sample:
     """Ask about so many items with `invoke`, which has a thread or two for each core."""
-    graph = _graph(urls)
-    state = _input(count)
+    graph = _graph(urls, None)
+    state = _input(molecules(count))
     with Meter(count) as meter:
         result = graph.invoke(state)
-    check(result["answers"], count)
-    return meter.sample
+    return replace(meter.sample, lost=lost(result["answers"], count))
 
 
-def _input(count: int) -> dict[str, Any]:
-    return {"molecules": molecules(count), "answers": []}
+def _input(items: list[Item]) -> dict[str, Any]:
+    return {"molecules": items, "answers": []}
 
 
-def _graph(urls: Sequence[str]) -> Any:
-    models = [
-        ChatOpenAI(
-            model=MODEL,
-            base_url=url,
-            api_key=SecretStr("none"),
-            max_retries=0,
-            max_completion_tokens=MAX_TOKENS,
-        )
-        for url in urls
-    ]
+def _graph(urls: Sequence[str], timeout: float | None) -> Any:
+    models = chat_models(urls, timeout)
 
     def route(state: State) -> list[Send]:
         return [

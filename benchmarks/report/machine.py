@@ -6,8 +6,11 @@ import datetime
 import os
 import platform
 import subprocess
+import time
 from importlib.metadata import version
 from pathlib import Path
+
+from benchmarks import environment
 
 _PACKAGES = (
     "langgraph",
@@ -18,37 +21,38 @@ _PACKAGES = (
     "orjson",
     "uvloop",
 )
+_OF_PEERS = ("litellm", "openai")
 
 
 class Journey:
-    """What may change while the benchmarks run: the code and who else uses the machine."""
+    """What may change while a benchmark runs: the code, and who else uses the machine."""
 
     def __init__(self) -> None:
-        self._commits: dict[str, None] = {}
-        self._loads: list[float] = []
-        self.look()
+        self._started = time.perf_counter()
+        self._commit = _commit()
+        self._load = os.getloadavg()[0]
 
-    def look(self) -> None:
-        """Take note; called between benchmarks."""
-        self._commits[_commit()] = None
-        self._loads.append(os.getloadavg()[0])
+    @property
+    def seconds(self) -> float:
+        """How long it has been."""
+        return time.perf_counter() - self._started
 
-    def describe(self) -> dict[str, str]:
-        """The facts, by name."""
-        return {
-            "commit": ", then ".join(self._commits),
-            "load": f"{min(self._loads):.1f} to {max(self._loads):.1f} between benchmarks",
-        }
+    def describe(self) -> str:
+        """From when to when it went, in a sentence."""
+        when = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        commits = " to ".join(dict.fromkeys((self._commit, _commit())))
+        load = f"{self._load:.1f} before, {os.getloadavg()[0]:.1f} after"
+        return f"Measured {when}, commit {commits}, load {load}."
 
 
 def describe() -> dict[str, str]:
     """The facts that a reader needs to judge the figures, by name."""
     return {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "CPU": f"{_cpu_model()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "Python": platform.python_version(),
         **{package: version(package) for package in _PACKAGES},
+        **{f"{package}, for peers": environment.version(package) for package in _OF_PEERS},
     }
 
 

@@ -1,17 +1,17 @@
-"""The page of the documentation that holds the figures."""
+"""The page of the documentation that holds the figures, a section a case."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.cases import TEXTS
+from benchmarks.cases import CASES, TEXTS
 from benchmarks.findings import Findings
 from benchmarks.report import chart, machine
 
 _DOCS = Path(__file__).parents[2] / "docs"
 PAGE = _DOCS / "benchmarks.md"
-_CHART = _DOCS / "benchmarks" / "cpu_per_item.svg"
+_CHARTS = _DOCS / "benchmarks"
 _INTRODUCTION = """\
 # Benchmarks
 
@@ -19,44 +19,62 @@ Written by `make bench`, which is `python -m benchmarks`; `make bench-check` mea
 in small and fails when a ratio misses its bar by more than 30 %. Every figure is the median of
 runs in fresh processes. Compare ratios, not microseconds: the machine may have been shared.
 """
+_VERDICTS = ("**PASS** |", "**MISS** |")
 
 
-def write(findings: Mapping[str, Findings], journey: machine.Journey) -> None:
-    """Write page and chart."""
-    _CHART.parent.mkdir(parents=True, exist_ok=True)
-    bars = next((found.bars for found in findings.values() if found.bars), {})
-    if bars:
-        chart.draw(bars, _CHART)
-    facts = {**machine.describe(), **journey.describe()}
-    PAGE.write_text("\n".join(_lines(findings, bars, facts)), encoding="utf-8")
+def update(name: str, found: Findings, measured: str) -> None:
+    """Write the section of one case, and what the page says of all of them.
+
+    Args:
+        name: The case.
+        found: What it found.
+        measured: When, and of which commit.
+    """
+    sections = _sections(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
+    sections[name] = "\n".join(_section(name, found, measured)).strip()
+    if found.bars:
+        _CHARTS.mkdir(parents=True, exist_ok=True)
+        chart.draw(found.bars, _chart(name))
+    PAGE.write_text("\n".join(_page(sections)), encoding="utf-8")
 
 
-def _lines(
-    findings: Mapping[str, Findings], bars: Mapping[str, float], facts: Mapping[str, str]
-) -> Iterator[str]:
+def _sections(page: str) -> dict[str, str]:
+    """The text of each section, by its title."""
+    _, *sections = page.split("\n## ")
+    parts = (section.partition("\n") for section in sections)
+    return {title: text.strip() for title, _, text in parts}
+
+
+def _page(sections: Mapping[str, str]) -> Iterator[str]:
+    texts = {name: sections[name] for name in CASES if name in sections}
     yield _INTRODUCTION
-    if bars:
-        alt = "; ".join(f"{name}: {value:,.0f}" for name, value in bars.items())
-        yield f"![CPU microseconds per item. {alt}]({_CHART.relative_to(_DOCS)})\n"
-    yield from _table(
-        ("benchmark", "ratio", "found", "bar", ""),
-        (
-            (f"[{name}](#{name})", *cells)
-            for name, found in findings.items()
-            for cells in _verdicts(found)
-        ),
-    )
-    for name, found in findings.items():
-        title, _, text = TEXTS[name].strip().partition("\n\n")
-        yield f"## {name}\n"
-        yield f"**{title}**\n"
-        yield f"{text}\n"
-        yield from _table(found.columns, found.rows)
-        yield from _table(("ratio", "found", "bar", ""), _verdicts(found))
-        yield from (f"{note}\n" for note in found.notes)
-        yield f"```sh\npython -m benchmarks {name}\n```\n"
+    yield from _table(("benchmark", "ratio", "found", "bar", ""), ())[:-1]
+    for name, text in texts.items():
+        for line in text.splitlines():
+            if line.endswith(_VERDICTS):
+                yield f"| [{name}](#{name}) {line}"
+    yield ""
+    for name, text in texts.items():
+        yield f"## {name}\n\n{text}\n"
     yield "## Machine and versions\n"
-    yield from _table(("what", "which"), facts.items())
+    yield from _table(("what", "which"), machine.describe().items())
+
+
+def _section(name: str, found: Findings, measured: str) -> Iterator[str]:
+    title, _, text = TEXTS[name].strip().partition("\n\n")
+    yield f"**{title}**\n"
+    yield f"{text}\n"
+    if found.bars:
+        yield f"![{chart.describe(found.bars)}]({_chart(name).relative_to(_DOCS)})\n"
+    yield from _table(found.columns, found.rows)
+    yield from _table(("ratio", "found", "bar", ""), _verdicts(found))
+    yield from (f"{note}\n" for note in found.notes)
+    yield f"{measured}\n"
+    yield f"```sh\npython -m benchmarks --write {name}\n```\n"
+
+
+def _chart(name: str) -> Path:
+    return _CHARTS / f"{name}.svg"
 
 
 def _verdicts(found: Findings) -> Iterator[tuple[str, ...]]:
@@ -64,9 +82,6 @@ def _verdicts(found: Findings) -> Iterator[tuple[str, ...]]:
         yield (ratio.claim, f"{ratio.value:.2f}", ratio.wanted, f"**{ratio.verdict}**")
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-    yield ""
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = (f"| {' | '.join(row)} |" for row in rows)
+    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *lines, ""]
