@@ -146,6 +146,7 @@ def test_a_slice_of_the_outcomes(journal, kept, start, stop):
     }
     assert list(Results("r", shards[kept]).slice(start, stop)) == OUTCOMES[start:stop]
 
+
 def test_results_travel_and_are_read_there(journal):
     results = Results("r", [in_journal(journal, 0, 4)])
     assert list(results) == OUTCOMES
