@@ -22,8 +22,7 @@ class BadRow:
     reason: str
 
 
-@runtime_checkable
-class Source(Protocol):
+class Readable(Protocol):
     """Items in an order that stays, read in slices. Its methods may block, unless it is `ready`.
 
     Attributes:
@@ -42,10 +41,6 @@ class Source(Protocol):
         """
         ...
 
-    def fields(self) -> tuple[str, ...] | None:
-        """The fields that items have, where that is known without reading them."""
-        ...
-
     def read(self, start: int, stop: int) -> Iterator[Any]:
         """The items from `start` up to `stop`, lazily, a `BadRow` for each that cannot be read.
 
@@ -53,6 +48,15 @@ class Source(Protocol):
             SourceError: If nothing can be read any more, or the file has changed since it was
                 counted, or since the `reference` was made that it was reopened from.
         """
+        ...
+
+
+@runtime_checkable
+class Source(Readable, Protocol):
+    """What can be read, here or by another process that is told where it is."""
+
+    def fields(self) -> tuple[str, ...] | None:
+        """The fields that items have, where that is known without reading them."""
         ...
 
     def reference(self, start: int, stop: int) -> dict[str, Any]:

@@ -138,33 +138,12 @@ class Groups:
     def __len__(self) -> int:
         return _groups(len(self._of), self._fan_in)
 
-    def fields(self) -> tuple[str, ...]:
-        """The fields of every item."""
-        return _FIELDS
-
     def read(self, start: int, stop: int) -> Iterator[Any]:
         """The groups from `start` up to `stop`, lazily."""
         bounds = [self._bound(group) for group in range(start, stop + 1)]
         texts = self._texts(bounds[0], bounds[-1])
         for first, end in pairwise(bounds):
             yield self._group(first, end, list(islice(texts, end - first)))
-
-    def reference(self, start: int, stop: int) -> dict[str, Any]:
-        """Where the summaries of these groups are; those that are nowhere else are in it."""
-        first, end = self._bound(start), self._bound(stop)
-        of = (
-            {"results": self._of.reference()}
-            if isinstance(self._of, Results)
-            else {"texts": list(self._of[first:end])}
-        )
-        return {
-            "kind": "groups",
-            "level": self._level,
-            "fan_in": self._fan_in,
-            "start": start,
-            "stop": stop,
-            **of,
-        }
 
     def _bound(self, group: int) -> int:
         """The first place of a group: groups are as even as can be."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_hpc_fanout.items.source import Source
+from langgraph_hpc_fanout.items.source import Readable
 from langgraph_hpc_fanout.journal.results import Results
 from langgraph_hpc_fanout.pool import Pool
 from langgraph_hpc_fanout.records import FanOutError
@@ -38,7 +38,7 @@ class Levels:
         self._run: Run | None = None
         self._cancelled = False
 
-    def ask(self, source: Source, prompt: Prompt, name: str, pool: Pool | None) -> Results:
+    def ask(self, source: Readable, prompt: Prompt, name: str, pool: Pool | None) -> Results:
         """The outcomes of a prompt for each item of a source. Blocks.
 
         Raises:

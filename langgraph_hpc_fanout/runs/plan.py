@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from langgraph_hpc_fanout.dispatch.retry import Retry
-from langgraph_hpc_fanout.items.source import Source
+from langgraph_hpc_fanout.items.source import Readable
 from langgraph_hpc_fanout.journal.journal import Journal
 from langgraph_hpc_fanout.pool import Pool
 from langgraph_hpc_fanout.runs.overrides import overrides_in
@@ -69,7 +69,7 @@ class Plan:
         """Where keys are good: hashes of what is asked anywhere, a user's own for the fan-out."""
         return "" if self.key is None else self.name
 
-    def shard(self, number: int, source: Source, start: int, count: int) -> Shard:
+    def shard(self, number: int, source: Readable, start: int, count: int) -> Shard:
         """A slice of the items, for one branch."""
         return Shard(number, source, start, count, self.per_item, self.samples, self.trace)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_hpc_fanout.items.source import Source
+from langgraph_hpc_fanout.items.source import Readable
 from langgraph_hpc_fanout.journal.columns import to_columns
 from langgraph_hpc_fanout.records import Outcome
 from langgraph_hpc_fanout.runs.receipts import Receipt
@@ -55,7 +55,7 @@ class Shard:
     def __init__(
         self,
         number: int,
-        source: Source,
+        source: Readable,
         start: int,
         count: int,
         per_item: int = 1,

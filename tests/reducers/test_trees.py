@@ -7,12 +7,14 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from properties import is_plain, repeatable
+from journals import write
+from properties import repeatable
 from some_outcomes import bad, good
 
-from langgraph_hpc_fanout import Journal, Results
-from langgraph_hpc_fanout.items.source import BadRow, Source
+from langgraph_hpc_fanout import Results
+from langgraph_hpc_fanout.items.source import BadRow
 from langgraph_hpc_fanout.journal.columns import to_columns
+from langgraph_hpc_fanout.journal.log import Log
 from langgraph_hpc_fanout.reducers.trees import Groups, level_sizes
 
 numbers = st.integers(0, 10**9)
@@ -69,11 +71,10 @@ def results(outcomes):
 
 def test_a_group_holds_numbered_texts_without_those_that_failed():
     groups = Groups(results([good(0, "A"), bad(1), good(2, {"b": 1}), bad(3), bad(4)]), 3, 2)
-    assert isinstance(groups, Source)
     assert (len(groups), groups.name, groups.ready) == (2, "level 2", False)
     first, second = groups.read(0, 2)
     assert first == {"summaries": "1. A", "level": 2, "members": [0, 1]}
-    assert tuple(first) == groups.fields()
+    assert list(first) == ["summaries", "level", "members"]
     assert second["summaries"] == '1. {"b":1}'
 
 
@@ -93,22 +94,10 @@ def test_any_slice_is_a_part_of_the_whole(summaries, fan_in, data):
 
 
 def test_only_what_is_asked_for_is_read(tmp_path):
-    journal = Journal(tmp_path)
-    for n in range(100):
-        journal.log.append("r", "", n, good(n, f"s{n}"))
-    journal.log.flush()
+    write(Log(tmp_path), *(good(n, f"s{n}") for n in range(100)))
     shard = {"start": 0, "stop": 100, "ok": 100, "failed": 0, "journal": str(tmp_path)}
     groups = Groups(Results("r", [shard]), 10)
     assert next(groups.read(3, 10))["summaries"].splitlines()[0] == "1. s30"
-    reference = groups.reference(3, 4)
-    assert is_plain(reference)
-    assert reference["results"]["run"] == "r"
-
-
-def test_a_reference_to_texts_holds_those_of_its_groups():
-    reference = Groups(["a", "b", "c", "d"], 2).reference(1, 2)
-    assert is_plain(reference)
-    assert reference["texts"] == ["c", "d"]
 
 
 @pytest.mark.parametrize("fan_in", [1, 0, -3])
