@@ -18,9 +18,9 @@ MARK = "CC(C)C"
 Item = dict[str, str]
 
 
-def molecules(count: int) -> list[Item]:
+def molecules(count: int, first: int = 0) -> list[Item]:
     """Items that are all different, as the rows of a data set are."""
-    return [{"smiles": f"{MARK}{number}"} for number in range(count)]
+    return [{"smiles": f"{MARK}{number}"} for number in range(first, first + count)]
 
 
 def warm_up(count: int) -> list[Item]:

@@ -16,6 +16,7 @@ from benchmarks.cases import (
     peers,
     scaling,
     tasks,
+    ten_million,
     width,
 )
 from benchmarks.findings import Findings, Scale
@@ -26,6 +27,7 @@ _MODULES: tuple[ModuleType, ...] = (
     tasks,
     scaling,
     million,
+    ten_million,
     checkpoints,
     width,
     in_flight,
@@ -38,6 +40,9 @@ CASES: Mapping[str, Callable[[Scale], Findings]] = {
     module.__name__.rpartition(".")[2]: module.run for module in _MODULES
 }
 """What to run, by name, in the order of the report."""
+
+ON_REQUEST = ("ten_million",)
+"""What takes too long to be run unless it is named."""
 
 TEXTS: Mapping[str, str] = {
     module.__name__.rpartition(".")[2]: module.__doc__ or "" for module in _MODULES
