@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
-from benchmarks.cases import fleet, globus, imports, in_flight, overhead, scaling, tasks, width
+from benchmarks.cases import (
+    fleet,
+    globus,
+    imports,
+    in_flight,
+    journal,
+    overhead,
+    scaling,
+    tasks,
+    width,
+)
 from benchmarks.findings import Findings, Scale
 
 _MODULES: tuple[ModuleType, ...] = (
@@ -14,6 +24,7 @@ _MODULES: tuple[ModuleType, ...] = (
     scaling,
     width,
     in_flight,
+    journal,
     imports,
     globus,
     fleet,
