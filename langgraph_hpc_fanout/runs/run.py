@@ -272,9 +272,8 @@ class Run:
             for shard in self._queue:
                 self._hand_over(shard)
             self._queue.clear()
+            self._working = True  # a model that is still cold holds up no other
             await asyncio.gather(*(work.start() for work in self._works))
-            self._working = True
-            self.refresh()
         except JournalError as error:
             self.fail(str(error))
         except Exception as error:
@@ -307,6 +306,8 @@ class Run:
         return known is not None and known.outcome.ok
 
     def _reuse(self, shard: Shard, offset: int, known: Known) -> None:
+        if shard.done[offset]:
+            return
         coordinates = self.plan.coordinates(shard, offset)
         meta = {SWEEP: dict(coordinates)} if coordinates else NOTHING
         self._count(shard, offset, self.keeper.reuse(shard, offset, known, meta))
@@ -321,8 +322,6 @@ class Run:
         self._count(shard, offset, outcome)
 
     def _count(self, shard: Shard, offset: int, outcome: Outcome) -> None:
-        if shard.done[offset]:
-            return
         shard.take_note(offset, outcome)
         self._progress.count(outcome)
         if shard.complete:
