@@ -17,7 +17,7 @@ from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.journal.journal import Journal
 from langgraph_hpc_fanout.journal.log import Log, log_at
 from langgraph_hpc_fanout.journal.results import Results
-from langgraph_hpc_fanout.records import Outcome
+from langgraph_hpc_fanout.records import NOTHING, Outcome
 from langgraph_hpc_fanout.runs.shard import Shard
 
 logger = logging.getLogger("langgraph_hpc_fanout")
@@ -35,11 +35,13 @@ class Known:
     Attributes:
         outcome: It.
         run: The run that paid for it.
+        place: Its place in that run.
         at: Where it stands in the run's own journal; None when it is elsewhere.
     """
 
     outcome: Outcome
     run: str
+    place: int | None = None
     at: int | None = None
 
 
@@ -138,25 +140,31 @@ class Keeper:
             kept = self._inline.get(key)
             return None if kept is None else Known(kept, self._run)
         if (found := self._log.find(self._scope, key)) is not None and found.outcome.ok:
-            return Known(found.outcome, found.run, found.at)
+            return Known(found.outcome, found.run, found.place, found.at)
         for cache in self._caches:
             elsewhere = cache.find(self._scope, key)
             if elsewhere is not None and elsewhere.outcome.ok:
                 return Known(elsewhere.outcome, elsewhere.run)
-        return None if found is None else Known(found.outcome, found.run, found.at)
+        return None if found is None else Known(found.outcome, found.run, found.place, found.at)
 
     def reuse(self, shard: Shard, offset: int, known: Known, meta: Mapping[str, Any]) -> Outcome:
-        """Keep what is known as the outcome of a place, and return it."""
-        found = known.outcome
-        outcome = replace(
-            found,
-            index=shard.index(offset),
-            sample=shard.sample(offset),
-            attempts=0,
-            meta={**found.meta, **meta, "cached": True},
-        )
+        """Keep what is known as the outcome of a place, and return it.
+
+        What the run itself has asked for this place, before it was interrupted, stays as it is.
+        """
+        outcome, place = known.outcome, shard.place(offset)
+        if (known.run, known.place) == (self._run, place):
+            meta = NOTHING
+        else:
+            outcome = replace(
+                outcome,
+                index=shard.index(offset),
+                sample=shard.sample(offset),
+                attempts=0,
+                meta={**outcome.meta, **meta, "cached": True},
+            )
         if self._log is not None and known.at is not None:
-            self._log.reuse(self._run, shard.place(offset), known.at, meta or None)
+            self._log.reuse(self._run, place, known.at, meta or None)
             self._flush_when_much(self._log)
         else:
             self.keep(shard, offset, outcome)

@@ -309,7 +309,7 @@ class Run:
     def _reuse(self, shard: Shard, offset: int, known: Known) -> None:
         coordinates = self.plan.coordinates(shard, offset)
         meta = {SWEEP: dict(coordinates)} if coordinates else NOTHING
-        self._count(shard, offset, self.keeper.reuse(shard, offset, known, meta))
+        self._count(shard, offset, self.keeper.reuse(shard, offset, known, meta), known=True)
 
     def _keep(self, shard: Shard, offset: int, outcome: Outcome) -> None:
         """Keep an outcome, the first for its place."""
@@ -320,11 +320,11 @@ class Run:
         self.keeper.keep(shard, offset, outcome)
         self._count(shard, offset, outcome)
 
-    def _count(self, shard: Shard, offset: int, outcome: Outcome) -> None:
+    def _count(self, shard: Shard, offset: int, outcome: Outcome, *, known: bool = False) -> None:
         if shard.done[offset]:
             return
         shard.take_note(offset, outcome)
-        self._progress.count(outcome)
+        self._progress.count(outcome, known=known)
         if shard.complete:
             self._finish(shard)
 
