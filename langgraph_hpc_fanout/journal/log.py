@@ -280,6 +280,17 @@ class Log:
         run = self._catalog.run_of(unpack(at)[0], found.run)
         return Found(at, run, found.place, line.outcome_of(found))
 
+    def is_answered(self, scope: str, key: str) -> bool:
+        """Whether there is an answer to a question; from memory, so a million may be looked up.
+
+        Args:
+            scope: Whose key it is.
+            key: Of the question.
+        """
+        digest = line.digest_of(scope, key)
+        with self._memory:
+            return bool(self._catalog.best(digest) & OK)
+
     def read(self, at: int) -> Outcome:
         """The outcome that stands at a location, as it was appended.
 

@@ -14,6 +14,7 @@ from langchain_core.runnables import RunnableConfig
 
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
+from langgraph_hpc_fanout.endpoints.protocol import Resumable
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.records import NOTHING, Failure, FanOutError, Outcome
 from langgraph_hpc_fanout.runs import garbage
@@ -166,10 +167,11 @@ class Run:
 
     async def recover(self, lanes: Sequence[Lane]) -> None:
         """Wait for what a process that is gone has sent to these, and note what is sent now."""
-        if self.keeper.log is None:
+        outliving = [lane for lane in lanes if isinstance(lane.endpoint, Resumable)]
+        if self.keeper.log is None or not outliving:
             return
         if self._recovering is None:
-            self.recovery = Recovery(self.keeper.log, lanes, self._is_answered)
+            self.recovery = Recovery(self.keeper.log, outliving)
             self._recovering = asyncio.get_running_loop().create_task(self.recovery.start())
         await self._recovering
 
@@ -300,10 +302,6 @@ class Run:
         else:
             self._hand_over(shard)
             self.refresh()
-
-    def _is_answered(self, key: str) -> bool:
-        known = self.keeper.find(key)
-        return known is not None and known.outcome.ok
 
     def _reuse(self, shard: Shard, offset: int, known: Known) -> None:
         if shard.done[offset]:
