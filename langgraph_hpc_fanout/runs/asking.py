@@ -105,6 +105,17 @@ class Asking:
         if self._scheduler is not None and self._job is not None:
             self._scheduler.refresh(self._job)
 
+    def pause(self) -> None:
+        """Send nothing more for now."""
+        if self._job is not None:
+            self._job.paused = True
+
+    def go_on(self) -> None:
+        """Send again."""
+        if self._job is not None:
+            self._job.paused = False
+        self.refresh()
+
     def stop(self) -> None:
         """Send nothing more, cancel what is in flight."""
         if self._scheduler is not None and self._job is not None:

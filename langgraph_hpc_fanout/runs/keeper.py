@@ -179,7 +179,8 @@ class Keeper:
             self._flush_when_much(self._log)
             return
         shard.outcomes[offset] = outcome
-        if outcome.ok:
+        earlier = self._inline.get(outcome.key)
+        if outcome.ok or earlier is None or not earlier.ok:
             self._inline[outcome.key] = outcome
         self._inline_bytes += _weight(outcome)
         if self._inline_bytes > INLINE_BYTES:

@@ -18,7 +18,7 @@ from langgraph_hpc_fanout.endpoints.protocol import Resumable
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.records import NOTHING, Failure, FanOutError, Outcome
 from langgraph_hpc_fanout.runs import garbage
-from langgraph_hpc_fanout.runs.answers import Answers
+from langgraph_hpc_fanout.runs.answers import ASKED, Answers
 from langgraph_hpc_fanout.runs.asking import Asking, words_of
 from langgraph_hpc_fanout.runs.calling import Calling
 from langgraph_hpc_fanout.runs.interrupt import INTERRUPTED, InterruptWatch
@@ -59,6 +59,14 @@ class Work(Protocol):
 
     def refresh(self) -> None:
         """There are more items."""
+        ...
+
+    def pause(self) -> None:
+        """Begin nothing more for now; what is under way goes on."""
+        ...
+
+    def go_on(self) -> None:
+        """End a pause."""
         ...
 
     def stop(self) -> None:
@@ -183,7 +191,7 @@ class Run:
         if isinstance(found, Known):
             self._reuse(place.shard, place.offset, found)
         elif isinstance(found, Failure):
-            self.refuse(place, found)
+            self.refuse(place, found, {ASKED: asked})
         return found is not None
 
     def record(self, shard: Shard, offset: int, outcome: Outcome) -> None:
@@ -198,14 +206,14 @@ class Run:
         for other, place in waiting:
             self._reuse(other, place, known)
 
-    def refuse(self, place: Place, failure: Failure) -> None:
+    def refuse(self, place: Place, failure: Failure, meta: Mapping[str, Any] = NOTHING) -> None:
         """Record that a place has no answer, and was not asked for one."""
         shard, offset = place.shard, place.offset
         if isinstance(place.key, str):
             key = self.plan.key_of(place.key, shard, offset)
         else:
             key = _key(place.item)
-        self._keep(shard, offset, shard.outcome(key, offset, ok=False, error=failure))
+        self._keep(shard, offset, shard.outcome(key, offset, ok=False, error=failure, meta=meta))
 
     def cannot_ask(self, place: Place, error: Exception) -> None:
         """Record that nothing could be asked for a place, for this reason."""
@@ -347,18 +355,17 @@ class Run:
         """The disk takes nothing: send nothing more, and end when nothing is under way."""
         if self._stalled is None:
             logger.error("%s: %s Nothing more is sent until it can be.", self.plan.name, why)
+            for work in self._works:
+                work.pause()
         self._stalled = why
-        for work in self._works:
-            work.reader.paused = True
 
     def unstall(self) -> None:
         """The disk takes outcomes again."""
-        if self._stalled is not None:
+        if self._stalled is not None and not self.closed:
             self._stalled = None
             logger.warning("%s: the journal can be written again.", self.plan.name)
             for work in self._works:
-                work.reader.paused = False
-            self.refresh()
+                work.go_on()
 
     def _is_let_go(self) -> bool:
         return all(shard.future.done() for shard in self.all_shards())
