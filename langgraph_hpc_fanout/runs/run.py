@@ -14,6 +14,7 @@ from langchain_core.runnables import RunnableConfig
 
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
+from langgraph_hpc_fanout.endpoints.protocol import Resumable
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.records import NOTHING, Failure, FanOutError, Outcome
 from langgraph_hpc_fanout.runs import garbage
@@ -174,10 +175,11 @@ class Run:
 
     async def recover(self, lanes: Sequence[Lane]) -> None:
         """Wait for what a process that is gone has sent to these, and note what is sent now."""
-        if self.keeper.log is None:
+        outliving = [lane for lane in lanes if isinstance(lane.endpoint, Resumable)]
+        if self.keeper.log is None or not outliving:
             return
         if self._recovering is None:
-            self.recovery = Recovery(self.keeper.log, lanes, self._is_answered)
+            self.recovery = Recovery(self.keeper.log, outliving)
             self._recovering = asyncio.get_running_loop().create_task(self.recovery.start())
         await self._recovering
 
@@ -280,9 +282,8 @@ class Run:
             for shard in self._queue:
                 self._hand_over(shard)
             self._queue.clear()
+            self._working = True  # a model that is still cold holds up no other
             await asyncio.gather(*(work.start() for work in self._works))
-            self._working = True
-            self.refresh()
         except JournalError as error:
             self.fail(str(error))
         except Exception as error:
@@ -310,11 +311,9 @@ class Run:
             self._hand_over(shard)
             self.refresh()
 
-    def _is_answered(self, key: str) -> bool:
-        known = self.keeper.find(key)
-        return known is not None and known.outcome.ok
-
     def _reuse(self, shard: Shard, offset: int, known: Known) -> None:
+        if shard.done[offset]:
+            return
         coordinates = self.plan.coordinates(shard, offset)
         meta = {SWEEP: dict(coordinates)} if coordinates else NOTHING
         self._count(shard, offset, self.keeper.reuse(shard, offset, known, meta), known=True)
@@ -329,8 +328,6 @@ class Run:
         self._count(shard, offset, outcome)
 
     def _count(self, shard: Shard, offset: int, outcome: Outcome, *, known: bool = False) -> None:
-        if shard.done[offset]:
-            return
         shard.take_note(offset, outcome)
         self._progress.count(outcome, known=known)
         if shard.complete:
