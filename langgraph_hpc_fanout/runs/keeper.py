@@ -68,8 +68,8 @@ class Host(Protocol):
         """The disk takes them again."""
         ...
 
-    def fail(self, why: str) -> None:
-        """The journal is not ours any more."""
+    def lose(self, why: str) -> None:
+        """The journal is not ours any more, or cannot be used."""
         ...
 
 
@@ -223,12 +223,11 @@ class Keeper:
     # -- the journal ----------------------------------------------------------------------
 
     def _acquire(self, journal: Journal) -> Log:
+        self._caches = [log_at(directory) for directory in journal.cache]
+        for cache in self._caches:
+            cache.refresh()  # before the journal is ours, for it may raise
         log = journal.log
         log.acquire(takeover=journal.takeover)
-        for directory in journal.cache:
-            cache = log_at(directory)
-            cache.refresh()
-            self._caches.append(cache)
         log.begin(self._run, self._about)
         return log
 
@@ -247,13 +246,16 @@ class Keeper:
                 if not self._unflushed:
                     break
         except JournalError as error:
-            self._host.fail(str(error))
+            self._host.lose(str(error))
         except OSError as error:
             self._unflushed += shards
-            self._host.stall(f"The journal {log.directory} cannot be written: {error}.")
+            self._host.stall(
+                f"The journal {log.directory} cannot be written: {error}. Make room and run again; "
+                "what could not be written is kept until this process ends."
+            )
         except Exception as error:
             logger.exception("The journal %s", log.directory)
-            self._host.fail(f"A fault in the journal {log.directory}: {error!r}")
+            self._host.lose(f"A fault in the journal {log.directory}: {error!r}")
         else:
             self._host.unstall()
             self._host.reported()
@@ -262,7 +264,10 @@ class Keeper:
 
     def _spill(self) -> None:
         """Move the outcomes kept so far to a temporary journal."""
-        self._journal = journal = Journal.temporary(self._run)
+        journal = Journal.temporary(self._run)
+        # On the loop, once: a new directory, in which nobody else writes.
+        self._log = self._acquire(journal)
+        self._journal = journal
         logger.warning(
             "%s: its outcomes outgrew %d MB of graph state and are kept in %s; "
             "give FanOutNode a journal= to say where.",
@@ -270,8 +275,6 @@ class Keeper:
             INLINE_BYTES // 2**20,
             journal.directory,
         )
-        # On the loop, once: a new directory, in which nobody else writes.
-        self._log = self._acquire(journal)
         self._inline.clear()
         for shard in self._host.all_shards():
             for offset, outcome in shard.outcomes.items():

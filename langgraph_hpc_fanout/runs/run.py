@@ -236,12 +236,18 @@ class Run:
         if not self.closed:
             self._end(error)
 
-    def end_early(self, why: str, level: int) -> None:
-        """End the run: every branch that is not complete raises, after a flush."""
+    def end_early(self, why: str, level: int, *, is_kept: bool = True) -> None:
+        """End the run: every branch that is not complete raises, after a flush.
+
+        Args:
+            why: A sentence, or several.
+            level: Of the line in the log.
+            is_kept: Whether what was answered is in the journal then.
+        """
         if self.closed:
             return
         journal = self.keeper.directory
-        if journal is not None and self._progress.done:
+        if is_kept and journal is not None and self._progress.done:
             why = f"{why} What was answered is kept in {journal}; run again to go on."
         error = FanOutError(why, outcomes=self.keeper.outcomes(), journal=journal)
         done, total = self._progress.done, self._progress.total
@@ -252,10 +258,12 @@ class Run:
         """Call something of ours; a bug ends the run loudly instead of hanging it."""
         try:
             return function(*args)
+        except JournalError as error:
+            self.fail(str(error))
         except Exception as error:
             logger.exception("%s", self)
             self.fail(f"A fault in the fan-out {self.plan.name}: {error!r}")
-            return None
+        return None
 
     # -- on the dispatch loop -------------------------------------------------------------
 
@@ -350,6 +358,10 @@ class Run:
                 return
             self.closed = True
         self._wind_up()
+
+    def lose(self, why: str) -> None:
+        """The journal is not ours any more, or cannot be used: end."""
+        self.end_early(why, logging.ERROR, is_kept=False)
 
     def stall(self, why: str) -> None:
         """The disk takes nothing: send nothing more, and end when nothing is under way."""
@@ -476,7 +488,7 @@ class Run:
                 flushed = 0.0
                 self.keeper.flush_soon()
             if self._stalled is not None and not self._in_flight():
-                self.end_early(self._stalled, logging.ERROR)
+                self.end_early(self._stalled, logging.ERROR, is_kept=False)
 
 
 _endings: set[asyncio.Task[None]] = set()
