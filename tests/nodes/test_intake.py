@@ -151,7 +151,7 @@ def test_a_source_is_looked_through_for_each_run(intake, papers):
     assert len(before) == 5
     papers.write_text('{"title": "new"}\n')
     assert everything(given.find({}, "s", ALONE).live) == [{"title": "new"}]
-    with pytest.raises(SourceError, match="papers.jsonl has changed since the run began"):
+    with pytest.raises(SourceError, match=r"papers\.jsonl has changed since the run began"):
         everything(before)
 
 
