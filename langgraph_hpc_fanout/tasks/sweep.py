@@ -105,9 +105,11 @@ class Sweep:
         return variants
 
     def _combine(self, task: Any) -> Iterator[Variant]:
+        prompts: list[tuple[Any, Any]] = self._prompts or [(None, task)]
+        models: Sequence[str | None] = self._models or [None]
         for (name, prompt), model, values in itertools.product(
-            self._prompts or [(None, task)],
-            self._models or [None],
+            prompts,
+            models,
             itertools.product(*self._params.values()),
         ):
             if not isinstance(prompt, Prompt):
@@ -154,8 +156,8 @@ def _parameters(params: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
             raise ValueError(f'Sweep(params={{"{name}": ...}}) is written Sweep({argument}=...).')
         if name in _OF_A_PROMPT:
             raise ValueError(
-                f'Sweep(params={{"{name}": ...}}): that is no parameter of a request; give prompts= '
-                "that differ in it."
+                f'Sweep(params={{"{name}": ...}}): that is no parameter of a request; give '
+                "prompts= that differ in it."
             )
     return {name: _listed(f'params={{"{name}": ...}}', each) for name, each in params.items()}
 
