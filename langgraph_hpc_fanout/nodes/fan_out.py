@@ -385,9 +385,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
 
     def _begin_again(self, branch: Mapping[str, Any], context: Any) -> Run:
         """The run of a branch that comes back after a restart."""
-        start = branch["start"]
-        last = start + min(branch["count"], HEAD)
-        head = self._reopened(branch["source"]).read(start, last)
+        head = self._reopened(branch["source"]).read(0, HEAD)  # the same for all branches
         return Run(branch["run"], self.plan.adapted(context, head), branch["shared"])
 
     def _shard_again(self, branch: Mapping[str, Any]) -> Shard:

@@ -7,10 +7,8 @@ state, and whatever an iterator yields, is written to the journal's directory fi
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -144,7 +142,7 @@ class Intake:
         if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
             raise self._no_items(given, where)
         if isinstance(given, Iterator):
-            return _of_source(self._spooled(_told(given, where), name, for_long=limit is not None))
+            return _of_source(self._spooled(_told(given, where), name))
         if not isinstance(given, list | tuple):
             given = list(_told(iter(given), where))
         return self._listed(given, name, limit)
@@ -154,16 +152,13 @@ class Intake:
         if limit is None or _weight(items) <= limit:
             return Given(rows, rows, in_state=True)
         try:
-            return Given(rows, self._spooled(items, name, for_long=True))
+            return Given(rows, self._spooled(items, name))
         except SourceError:  # a checkpoint cannot hold them either
             return Given(rows, rows, in_state=True)
 
-    def _spooled(self, items: Iterable[Any], name: str, *, for_long: bool) -> Spool:
+    def _spooled(self, items: Iterable[Any], name: str) -> Spool:
         journal = Journal.temporary(name) if self._journal is None else self._journal
-        spooled = spool(items, journal.directory, name)
-        if not for_long:
-            weakref.finalize(spooled, _remove, spooled.path, os.getpid())
-        return spooled
+        return spool(items, journal.directory, name)
 
     def _no_items(self, given: Any, where: str) -> FanOutError:
         return FanOutError(
@@ -233,12 +228,6 @@ def _told(items: Iterator[Any], where: str) -> Iterator[Any]:
         raise SourceError(
             f"{where} raised {error!r} after {number} items; nothing was sent"
         ) from error
-
-
-def _remove(path: Path, process: int) -> None:
-    """Delete a spool that nobody will come back for; a fork's copy of it is not its own."""
-    if os.getpid() == process:
-        path.unlink(missing_ok=True)
 
 
 def _weight(items: Sequence[Any]) -> float:

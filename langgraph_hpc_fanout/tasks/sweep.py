@@ -105,9 +105,11 @@ class Sweep:
         return variants
 
     def _combine(self, task: Any) -> Iterator[Variant]:
+        prompts: list[tuple[Any, Any]] = self._prompts or [(None, task)]
+        models: Sequence[str | None] = self._models or [None]
         for (name, prompt), model, values in itertools.product(
-            self._prompts or [(None, task)],
-            self._models or (None,),
+            prompts,
+            models,
             itertools.product(*self._params.values()),
         ):
             if not isinstance(prompt, Prompt):
