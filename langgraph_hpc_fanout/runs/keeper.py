@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -210,8 +211,11 @@ class Keeper:
         dispatch_loop().forget(self.close)
         try:
             await _in_thread(log.release)
-        except (OSError, JournalError) as error:
+        except JournalError as error:
+            logger.error("%s", error)  # noqa: TRY400 - no fault of ours
+        except OSError as error:
             logger.error("The journal %s cannot be written: %s", log.directory, error)  # noqa: TRY400
+            dispatch_loop().at_exit(partial(_in_thread, log.release))  # there may be room by then
 
     def outcomes(self) -> Iterable[Outcome]:
         """What was kept, in input order."""
