@@ -115,10 +115,8 @@ class Log:
             except JournalError:
                 self._end_session()
                 raise
-            try:
-                self._session.ownership.give_up()
-            finally:
-                self._end_session()
+            self._session.ownership.give_up()  # else it stays ours, for the next to release
+            self._end_session()
 
     def _begin_session(self, *, takeover: bool) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -225,7 +223,8 @@ class Log:
         with self._disk:
             if (session := self._session) is None:
                 return
-            lost = session.ownership.lost()
+            if (lost := session.ownership.lost()) is None:
+                session.ownership.beat()  # also when the disk is full: it needs no room
             with self._memory:
                 parts = session.unwritten.take()
             for part in parts:
@@ -236,7 +235,6 @@ class Log:
                         session.unwritten.written(part)
             if lost is not None:
                 raise lost
-            session.ownership.beat()
 
     def _writing(self) -> Session:
         if self._session is None:

@@ -230,6 +230,8 @@ class Keeper:
         self._caches = [log_at(directory) for directory in journal.cache]
         for cache in self._caches:
             cache.refresh()  # before the journal is ours, for it may raise
+            if not cache.runs():
+                raise JournalError(f"The cache {cache.directory} is no journal, or holds nothing.")
         log = journal.log
         log.acquire(takeover=journal.takeover)
         log.begin(self._run, self._about)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,6 +25,7 @@ NOTE = "sent"
 _FORGOTTEN_SECONDS = 14 * 24 * 3600.0
 """After which no service keeps a task: two weeks (Globus Compute's documentation, "Limits")."""
 _OPENING_SECONDS = 0.2
+_STARTED = time.time_ns()
 
 Take = Callable[[Reply | None, str], None]
 """Takes a reply and the name of its endpoint; None when no reply will come."""
@@ -177,7 +180,7 @@ class Recovery:
         bundles: dict[str, _Earlier] = {}
         for note in self._log.notes(NOTE):
             lane, task = self._lanes.get(note["endpoint"]), note["task"]
-            if lane is None or task in bundles or note["at"] < since:
+            if note["by"] == _process() or lane is None or task in bundles or note["at"] < since:
                 continue
             missing = [key for key in note["keys"] if not self._log.is_answered("", key)]
             if missing:
@@ -200,12 +203,18 @@ class _Earlier:
 
 def _noted(endpoint: str, sent: Sent) -> dict[str, object]:
     return {
+        "by": _process(),
         "endpoint": endpoint,
         "task": sent.task_id,
         "group": sent.task_group_id,
         "at": round(sent.at, 3),
         "keys": sent.keys,
     }
+
+
+def _process() -> str:
+    """This process, as no other is called; whoever sent its bundles waits for them."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_STARTED}"
 
 
 def _endpoint_of(lane: Lane) -> Resumable:
