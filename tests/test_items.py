@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 from itertools import islice
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from langgraph_hpc_fanout import (
     Csv,
     DeadLetters,
     FanOutError,
+    FanOutNode,
     FunctionEndpoint,
     Journal,
     JsonLines,
@@ -27,12 +29,15 @@ from langgraph_hpc_fanout import (
     Outcome,
     Parquet,
     Prompt,
+    ReduceNode,
     Results,
     Sweep,
     TextFiles,
+    create_map_reduce,
     reducers,
 )
 from langgraph_hpc_fanout.journal import export
+from langgraph_hpc_fanout.nodes import intake
 from langgraph_hpc_fanout.runs.registry import registry
 from langgraph_hpc_fanout.testing.fleet import FakeEndpoint, Fault
 
@@ -431,3 +436,40 @@ def test_outcomes_as_files_hold_what_was_answered(pool, tmp_path):
     export.to_json_lines(outcomes, tmp_path / "outcomes.jsonl.gz")
     back = JsonLines(tmp_path / "outcomes.jsonl.gz").read(0, 100)
     assert [Outcome.from_dict(each) for each in back] == outcomes
+
+
+def written(directory, count):
+    path = directory / "molecules.jsonl"
+    path.write_text("".join(f'{{"smiles": "C{number}"}}\n' for number in range(count)))
+    return path
+
+
+def test_a_file_that_is_cut_while_it_is_read(fake_fleet, pool_over, tmp_path):
+    path = written(tmp_path, 20_000)
+    lane = OpenAIEndpoint(fake_fleet(latency=0.02).urls[0], limits=Limits(concurrency=64))
+    graph = build(pool_over(lane), items=str(path))
+
+    def cut_in_mid_run():
+        for event in graph.stream({"question": "?"}, stream_mode="custom"):
+            if event["done"]:
+                os.truncate(path, 0)
+
+    with pytest.raises(FanOutError, match=r"molecules\.jsonl"):
+        cut_in_mid_run()
+
+
+def test_a_list_that_no_checkpoint_could_hold_stays_where_it_is(pool_over, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(intake, "_INLINE_BYTES", 10)
+    rows = [{"smiles": f"C{number}", "handle": open} for number in range(5)]
+    pool = pool_over(FunctionEndpoint(lambda messages: "yes"))
+    graph = build(pool, items=lambda state: rows)
+    config = {"configurable": {"thread_id": "1"}}
+    assert graph.invoke({"question": "?"}, config)["predictions"] == ["yes"] * 5
+
+
+def test_a_map_reduce_over_a_file_has_no_key_for_its_items(pool, tmp_path):
+    screen = FanOutNode(str(written(tmp_path, 3)), PROMPT, pool=pool)
+    graph = create_map_reduce(screen, ReduceNode(screen, into="predictions")).compile()
+    assert set(graph.get_output_jsonschema()["properties"]) == {"predictions"}
+    assert right_answers(graph.invoke({"predictions": []})["predictions"], molecules(3))

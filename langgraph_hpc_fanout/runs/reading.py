@@ -61,9 +61,6 @@ class Reader:
         identify: Makes keys with the user's code; None where the task makes them.
         more: Called when there are rows again.
         failed: Called with a sentence when a source cannot be read.
-
-    Attributes:
-        paused: Whether nothing is to be handed out for now.
     """
 
     def __init__(
@@ -75,7 +72,6 @@ class Reader:
     ) -> None:
         self._steps = steps
         self._identify = identify
-        self.paused = False
         self._more = more
         self._failed = failed
         self._shards: deque[Shard] = deque()
@@ -100,8 +96,6 @@ class Reader:
 
     def take(self) -> Place | None:
         """The next place, or None when there is none right now."""
-        if self.paused:
-            return None
         if self._row is None:
             if len(self._rows) < _AHEAD:
                 self._read_on()

@@ -14,10 +14,11 @@ from langchain_core.runnables import RunnableConfig
 
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
+from langgraph_hpc_fanout.endpoints.protocol import Resumable
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.records import NOTHING, Failure, FanOutError, Outcome
 from langgraph_hpc_fanout.runs import garbage
-from langgraph_hpc_fanout.runs.answers import Answers
+from langgraph_hpc_fanout.runs.answers import ASKED, Answers
 from langgraph_hpc_fanout.runs.asking import Asking, words_of
 from langgraph_hpc_fanout.runs.calling import Calling
 from langgraph_hpc_fanout.runs.interrupt import INTERRUPTED, InterruptWatch
@@ -58,6 +59,14 @@ class Work(Protocol):
 
     def refresh(self) -> None:
         """There are more items."""
+        ...
+
+    def pause(self) -> None:
+        """Begin nothing more for now; what is under way goes on."""
+        ...
+
+    def go_on(self) -> None:
+        """End a pause."""
         ...
 
     def stop(self) -> None:
@@ -166,10 +175,11 @@ class Run:
 
     async def recover(self, lanes: Sequence[Lane]) -> None:
         """Wait for what a process that is gone has sent to these, and note what is sent now."""
-        if self.keeper.log is None:
+        outliving = [lane for lane in lanes if isinstance(lane.endpoint, Resumable)]
+        if self.keeper.log is None or not outliving:
             return
         if self._recovering is None:
-            self.recovery = Recovery(self.keeper.log, lanes, self._is_answered)
+            self.recovery = Recovery(self.keeper.log, outliving)
             self._recovering = asyncio.get_running_loop().create_task(self.recovery.start())
         await self._recovering
 
@@ -181,7 +191,7 @@ class Run:
         if isinstance(found, Known):
             self._reuse(place.shard, place.offset, found)
         elif isinstance(found, Failure):
-            self.refuse(place, found)
+            self.refuse(place, found, {ASKED: asked})
         return found is not None
 
     def record(self, shard: Shard, offset: int, outcome: Outcome) -> None:
@@ -196,14 +206,14 @@ class Run:
         for other, place in waiting:
             self._reuse(other, place, known)
 
-    def refuse(self, place: Place, failure: Failure) -> None:
+    def refuse(self, place: Place, failure: Failure, meta: Mapping[str, Any] = NOTHING) -> None:
         """Record that a place has no answer, and was not asked for one."""
         shard, offset = place.shard, place.offset
         if isinstance(place.key, str):
             key = self.plan.key_of(place.key, shard, offset)
         else:
             key = _key(place.item)
-        self._keep(shard, offset, shard.outcome(key, offset, ok=False, error=failure))
+        self._keep(shard, offset, shard.outcome(key, offset, ok=False, error=failure, meta=meta))
 
     def cannot_ask(self, place: Place, error: Exception) -> None:
         """Record that nothing could be asked for a place, for this reason."""
@@ -226,12 +236,18 @@ class Run:
         if not self.closed:
             self._end(error)
 
-    def end_early(self, why: str, level: int) -> None:
-        """End the run: every branch that is not complete raises, after a flush."""
+    def end_early(self, why: str, level: int, *, is_kept: bool = True) -> None:
+        """End the run: every branch that is not complete raises, after a flush.
+
+        Args:
+            why: A sentence, or several.
+            level: Of the line in the log.
+            is_kept: Whether what was answered is in the journal then.
+        """
         if self.closed:
             return
         journal = self.keeper.directory
-        if journal is not None and self._progress.done:
+        if is_kept and journal is not None and self._progress.done:
             why = f"{why} What was answered is kept in {journal}; run again to go on."
         error = FanOutError(why, outcomes=self.keeper.outcomes(), journal=journal)
         done, total = self._progress.done, self._progress.total
@@ -242,10 +258,12 @@ class Run:
         """Call something of ours; a bug ends the run loudly instead of hanging it."""
         try:
             return function(*args)
+        except JournalError as error:
+            self.fail(str(error))
         except Exception as error:
             logger.exception("%s", self)
             self.fail(f"A fault in the fan-out {self.plan.name}: {error!r}")
-            return None
+        return None
 
     # -- on the dispatch loop -------------------------------------------------------------
 
@@ -301,16 +319,12 @@ class Run:
             self._hand_over(shard)
             self.refresh()
 
-    def _is_answered(self, key: str) -> bool:
-        known = self.keeper.find(key)
-        return known is not None and known.outcome.ok
-
     def _reuse(self, shard: Shard, offset: int, known: Known) -> None:
         if shard.done[offset]:
             return
         coordinates = self.plan.coordinates(shard, offset)
         meta = {SWEEP: dict(coordinates)} if coordinates else NOTHING
-        self._count(shard, offset, self.keeper.reuse(shard, offset, known, meta))
+        self._count(shard, offset, self.keeper.reuse(shard, offset, known, meta), known=True)
 
     def _keep(self, shard: Shard, offset: int, outcome: Outcome) -> None:
         """Keep an outcome, the first for its place."""
@@ -321,9 +335,9 @@ class Run:
         self.keeper.keep(shard, offset, outcome)
         self._count(shard, offset, outcome)
 
-    def _count(self, shard: Shard, offset: int, outcome: Outcome) -> None:
+    def _count(self, shard: Shard, offset: int, outcome: Outcome, *, known: bool = False) -> None:
         shard.take_note(offset, outcome)
-        self._progress.count(outcome)
+        self._progress.count(outcome, known=known)
         if shard.complete:
             self._finish(shard)
 
@@ -345,22 +359,25 @@ class Run:
             self.closed = True
         self._wind_up()
 
+    def lose(self, why: str) -> None:
+        """The journal is not ours any more, or cannot be used: end."""
+        self.end_early(why, logging.ERROR, is_kept=False)
+
     def stall(self, why: str) -> None:
         """The disk takes nothing: send nothing more, and end when nothing is under way."""
         if self._stalled is None:
             logger.error("%s: %s Nothing more is sent until it can be.", self.plan.name, why)
+            for work in self._works:
+                work.pause()
         self._stalled = why
-        for work in self._works:
-            work.reader.paused = True
 
     def unstall(self) -> None:
         """The disk takes outcomes again."""
-        if self._stalled is not None:
+        if self._stalled is not None and not self.closed:
             self._stalled = None
             logger.warning("%s: the journal can be written again.", self.plan.name)
             for work in self._works:
-                work.reader.paused = False
-            self.refresh()
+                work.go_on()
 
     def _is_let_go(self) -> bool:
         return all(shard.future.done() for shard in self.all_shards())
@@ -471,7 +488,7 @@ class Run:
                 flushed = 0.0
                 self.keeper.flush_soon()
             if self._stalled is not None and not self._in_flight():
-                self.end_early(self._stalled, logging.ERROR)
+                self.end_early(self._stalled, logging.ERROR, is_kept=False)
 
 
 _endings: set[asyncio.Task[None]] = set()

@@ -193,7 +193,7 @@ def test_many_blocks_are_read_in_a_few_at_a_time(log, monkeypatch):
     some = [answer(index, key=content_key(index)) for index in range(300)]
     write(log, *some)
     monkeypatch.setattr("langgraph_hpc_fanout.journal.segments._BLOCK", 500)
-    monkeypatch.setattr("langgraph_hpc_fanout.journal.log._LINES_AT_ONCE", 7)
+    monkeypatch.setattr("langgraph_hpc_fanout.journal.intake._LINES_AT_ONCE", 7)
     other = reopened(log)
     assert list(other.outcomes("r")) == some
     assert found(other, *(each.key for each in some)) == ["x"] * 300
@@ -341,7 +341,7 @@ def test_damaged_lines_cost_no_others_and_are_told_of_once(log, caplog):
     (record,) = caplog.records
     assert record.getMessage() == (
         f"The journal {log.directory} has 2 damaged lines, the first in segment 1 at byte "
-        f"{len(begun)}; what they held is asked again."
+        f"{len(begun)}; what was there is asked again."
     )
 
 
