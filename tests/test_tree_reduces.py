@@ -63,12 +63,13 @@ GIVEN = {"molecules": molecules(SIZE)}
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 8, 9, SIZE])
+@pytest.mark.parametrize("fan_in", [2, 8])
 @pytest.mark.parametrize("kept", ["state", "journal"])
-def test_everything_is_in_the_last_summary(summarising, pool_over, tmp_path, size, kept):
+def test_everything_is_in_the_last_summary(summarising, pool_over, tmp_path, size, fan_in, kept):
     fleet = summarising()
     journal = Journal(tmp_path / "run") if kept == "journal" else None
-    graph = tree_graph(pool_over(fleet.urls), journal=journal)
-    asked = size + sum(level_sizes(size, 8))
+    graph = tree_graph(pool_over(fleet.urls), reducers.tree(MERGE, fan_in), journal=journal)
+    asked = size + sum(level_sizes(size, fan_in))
     for served in (asked, 0 if journal else asked):
         fleet.reset_record()
         state = graph.invoke({"molecules": molecules(size)})
