@@ -143,7 +143,7 @@ class Run:
             config: The branch's settings.
         """
         with self._lock:
-            if self._started:
+            if self._started or self.closed:
                 return
             self._started = True
         garbage.relax()
@@ -461,7 +461,8 @@ class Run:
         self._wind_up()
 
     def _wind_up(self) -> None:
-        garbage.restore()
+        if self._started:
+            garbage.restore()
         self._leave()
         if self._deadline is not None:
             self._deadline.cancel()
