@@ -1,22 +1,29 @@
-"""Sweeps: every item in every combination of prompts, models and parameters."""
+"""Sweeps in graphs: each combination is asked once, of those who serve it, and told."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Iterator
+from collections import Counter
+from dataclasses import dataclass
 
+import pyarrow.parquet as pq
 import pytest
-from graphs import build, molecules
+from graphs import PROMPT, State, build, molecules
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.prompts import PromptTemplate
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
-from typing_extensions import TypedDict
 
 from langgraph_hpc_fanout import (
     FanOutError,
     FanOutNode,
+    FunctionEndpoint,
     Journal,
     Limits,
+    OpenAIBatch,
     OpenAIEndpoint,
+    Outcome,
     Prompt,
     ReduceNode,
     Results,
@@ -24,253 +31,391 @@ from langgraph_hpc_fanout import (
     add_fan_out,
     reducers,
 )
-from langgraph_hpc_fanout.testing.fleet import Fault
+from langgraph_hpc_fanout.runs.registry import registry
+from langgraph_hpc_fanout.testing.fleet import FakeEndpoint, Fault
 
 CONFIG = {"configurable": {"thread_id": "1"}}
-QUESTIONS = {"soluble": "Is {smiles} soluble?", "toxic": "Is {smiles} toxic?"}
+PROMPTS = {"soluble": "Is {smiles} soluble?", "toxic": Prompt("Is {smiles} toxic?", max_tokens=40)}
+SIZE = 70
 
 
-def said(body):
-    text = body["messages"][-1]["content"]
-    return f"{body['model']} {text} {body.get('temperature')}"
+def full(body):
+    """An answer that says all that was asked."""
+    return f"{body['model']} {body.get('temperature')} {body['messages'][-1]['content']}"
 
 
-def outcomes_of(graph, items, config=None):
-    return graph.invoke({"molecules": items}, config)["predictions"]
+@pytest.fixture
+def fleet(fake_fleet):
+    return fake_fleet([FakeEndpoint(models=(name,), answer=full) for name in ("large", "small")])
+
+
+@pytest.fixture
+def pool(fleet, pool_over):
+    return pool_over(fleet.urls)
+
+
+def sweep(items="molecules", **changes):
+    axes = {
+        "prompts": PROMPTS,
+        "models": ["large", "small"],
+        "params": {"temperature": [0, 0.5]},
+        "samples": 2,
+    }
+    return Sweep(items, **{**axes, **changes})
+
+
+COMBINATIONS = list(itertools.product(("soluble", "toxic"), ("large", "small"), (0, 0.5)))
+
+
+def check(outcomes, size=SIZE):
+    """Every combination is there once, in order, and answered by what it says."""
+    outcomes = list(outcomes)
+    places = itertools.product(range(size), COMBINATIONS, range(2))
+    for outcome, (index, (prompt, model, temperature), sample) in zip(
+        outcomes, places, strict=True
+    ):
+        assert (outcome.index, outcome.sample) == (index, sample)
+        assert outcome.meta["sweep"] == {
+            "prompt": prompt,
+            "model": model,
+            "temperature": temperature,
+        }
+        assert outcome.value == f"{model} {temperature} Is C{index} {prompt}?"
+        assert outcome.model == model
+    assert len({outcome.key for outcome in outcomes}) == len(outcomes)
+
+
+def outcomes_of(state):
+    return [Outcome.from_dict(each) for each in state["predictions"]]
+
+
+def endpoints_of(outcomes):
+    return {(each.meta["sweep"]["model"], each.endpoint) for each in outcomes}
+
+
+# -- every combination ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 64, SIZE])
+def test_every_combination_is_asked_of_those_who_serve_it(pool, fleet, size):
+    graph = build(pool, items=sweep(), task=None, reduce={"reducer": reducers.outcomes})
+    state = graph.invoke({"molecules": molecules(size)})
+    outcomes = outcomes_of(state)
+    check(outcomes, size)
+    assert len(endpoints_of(outcomes)) == (2 if size else 0)
+    assert [each.served for each in fleet.record().endpoints] == [8 * size, 8 * size]
+    assert state["report"]["total"] == 16 * size
+
+
+async def test_what_is_known_keeps_its_place_in_the_sweep(pool, fleet, tmp_path):
+    journal = Journal(tmp_path / "run")
+    for served in (16 * SIZE, 0):
+        fleet.reset_record()
+        graph = build(
+            pool,
+            items=sweep(),
+            task=None,
+            journal=journal,
+            reduce={"reducer": reducers.reference},
+        )
+        state = await graph.ainvoke({"molecules": molecules(SIZE)})
+        results = await asyncio.to_thread(Results.open, state["predictions"])
+        await asyncio.to_thread(check, results)
+        assert fleet.record().served == served
+
+
+def test_what_a_sweep_adds_is_all_that_is_asked(pool, fleet, tmp_path):
+    journal = Journal(tmp_path / "run")
+    given = {"molecules": molecules(SIZE)}
+    part = sweep(prompts={"toxic": PROMPTS["toxic"]}, models=["small"], params={}, samples=1)
+    build(pool, items=part, task=None, journal=journal).invoke(given)
+    whole = sweep(params={"temperature": [None, 0.5]})
+    report = build(pool, items=whole, task=None, journal=journal).invoke(given)["report"]
+    assert report["cached"] == SIZE
+    assert fleet.record().served == 16 * SIZE
 
 
 @pytest.mark.parametrize("kept", ["state", "journal"])
-def test_every_combination_is_an_outcome_with_its_coordinates(
-    fake_fleet, pool_over, tmp_path, kept
-):
-    fleet = fake_fleet(answer=said)
-    sweep = Sweep("molecules", prompts=QUESTIONS, params={"temperature": [0, 1]}, samples=2)
+def test_a_resume(fake_fleet, pool_over, tmp_path, monkeypatch, kept):
+    monkeypatch.setattr(registry, "register", lambda run: None)
+    broken = Fault("http_401", contains="C30 toxic", times=1)
+    fleet = fake_fleet(
+        [FakeEndpoint(models=(name,), answer=full, faults=(broken,)) for name in ("large", "small")]
+    )
+    lanes = [OpenAIEndpoint(url, limits=Limits(concurrency=4)) for url in fleet.urls]
     graph = build(
-        pool_over(fleet.urls),
-        items=sweep,
+        pool_over(lanes),
+        items=sweep(),
         task=None,
         journal=Journal(tmp_path / "run") if kept == "journal" else None,
-        reduce={"reducer": reducers.outcomes},
-    )
-    outcomes = outcomes_of(graph, molecules(70))
-    expected = itertools.product(range(70), QUESTIONS, [0, 1], range(2))
-    for outcome, (index, name, temperature, sample) in zip(outcomes, expected, strict=True):
-        assert (outcome["index"], outcome["sample"]) == (index, sample)
-        assert outcome["meta"]["sweep"] == {"prompt": name, "temperature": temperature}
-        assert outcome["value"] == f"tiny Is C{index} {name}? {temperature}"
-    assert fleet.record().arrived == len(outcomes) == 70 * 8
-
-
-def test_known_answers_have_the_coordinates_of_their_place(fake_fleet, pool_over, tmp_path):
-    fleet = fake_fleet(answer=said)
-    journal = Journal(tmp_path / "run")
-
-    def run(names, items):
-        sweep = Sweep("molecules", prompts={name: QUESTIONS[name] for name in names})
-        reduce = {"reducer": reducers.reference}
-        graph = build(pool_over(fleet.urls), items=sweep, task=None, journal=journal, reduce=reduce)
-        return list(Results.open(outcomes_of(graph, items)))
-
-    run(["soluble"], molecules(3))
-    outcomes = run(["toxic", "soluble"], [*molecules(3), *molecules(1)])
-    assert fleet.record().arrived == 6, "of the last item nothing is new"
-    assert [outcome.meta["sweep"]["prompt"] for outcome in outcomes] == ["toxic", "soluble"] * 4
-    assert [outcome.index for outcome in outcomes] == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert all(outcome.meta["sweep"]["prompt"] in outcome.value for outcome in outcomes)
-
-
-def two_models(fake_fleet, **second):
-    one, other = (
-        fake_fleet(models=("one",), answer=said),
-        fake_fleet(models=("other",), answer=said, **second),
-    )
-    return one, other
-
-
-def test_each_model_is_asked_where_it_is(fake_fleet, pool_over):
-    one, other = two_models(fake_fleet)
-    graph = build(
-        pool_over([one.urls[0], other.urls[0]]),
-        items=Sweep("molecules", models=["one", "other"]),
-        reduce={"reducer": reducers.outcomes},
-    )
-    outcomes = outcomes_of(graph, molecules(100))
-    assert [outcome["model"] for outcome in outcomes] == ["one", "other"] * 100
-    assert [outcome["meta"]["sweep"]["model"] for outcome in outcomes] == ["one", "other"] * 100
-    assert (one.record().arrived, other.record().arrived) == (100, 100)
-
-
-def test_a_slow_model_holds_up_no_other(fake_fleet, pool_over):
-    one, other = two_models(fake_fleet, latency=0.3)
-    lanes = [OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=4)) for fleet in (one, other)]
-    graph = build(pool_over(lanes), items=Sweep("molecules", models=["other", "one"]))
-    graph.invoke({"molecules": molecules(12)})
-    last = max(row.ended for row in one.record().requests)
-    ended = sorted(row.ended for row in other.record().requests)
-    assert last < ended[4], "the quick one had ended before the slow one's second round"
-
-
-def test_an_ensemble_of_models_votes(fake_fleet, pool_over):
-    fleets = [
-        fake_fleet(models=(name,), answer=lambda body, word=word: word)
-        for name, word in (("a", "yes"), ("b", "no"), ("c", "yes"))
-    ]
-    graph = build(
-        pool_over([fleet.urls[0] for fleet in fleets]),
-        items=Sweep("molecules", models=["a", "b", "c"]),
-        reduce={"reducer": reducers.vote(abstain_below=0.6)},
-    )
-    votes = graph.invoke({"molecules": molecules(3)})["predictions"]
-    assert [(vote["value"], vote["samples"]) for vote in votes] == [("yes", 3)] * 3
-
-
-def test_conditions_times_hypotheses(fake_fleet, pool_over):
-    class Study(TypedDict, total=False):
-        conditions: list
-        hypotheses: list
-        answers: list
-
-    sweep = Sweep({"condition": "conditions", "hypothesis": "hypotheses"}, samples=1)
-    study = FanOutNode(
-        sweep, Prompt("Under {condition}, {hypothesis}?"), pool=pool_over(fake_fleet().urls)
-    )
-    builder = StateGraph(Study)
-    add_fan_out(builder, study, ReduceNode(study, into="answers"), after=START, before=END)
-    state = builder.compile().invoke({"conditions": ["heat", "cold"], "hypotheses": ["a", "b"]})
-    asked = ["Under heat, a?", "Under heat, b?", "Under cold, a?", "Under cold, b?"]
-    assert len(state["answers"]) == 4
-    assert all(text in answer for text, answer in zip(asked, state["answers"], strict=True))
-
-
-def test_a_key_of_ones_own_is_good_for_every_combination(fake_fleet, pool_over, tmp_path):
-    fleet = fake_fleet(answer=said)
-    sweep = Sweep("molecules", prompts=QUESTIONS, samples=2)
-    for _ in range(2):
-        graph = build(
-            pool_over(fleet.urls),
-            items=sweep,
-            task=None,
-            key="smiles",
-            journal=Journal(tmp_path / "run"),
-            reduce={"reducer": reducers.outcomes},
-        )
-        outcomes = outcomes_of(graph, molecules(5))
-        assert len({outcome["key"] for outcome in outcomes}) == 20
-        assert all(outcome["meta"]["sweep"]["prompt"] in outcome["value"] for outcome in outcomes)
-    assert fleet.record().arrived == 20
-
-
-def test_a_sweep_that_was_interrupted_goes_on(fake_fleet, pool_over, tmp_path):
-    fleet = fake_fleet(answer=said, faults=(Fault("http_401", contains="C30 toxic", times=1),))
-    graph = build(
-        pool_over(OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=4))),
-        items=Sweep("molecules", prompts=QUESTIONS),
-        task=None,
-        journal=Journal(tmp_path / "run"),
         checkpointer=InMemorySaver(),
         reduce={"reducer": reducers.outcomes},
     )
     with pytest.raises(FanOutError, match="answered 401"):
-        outcomes_of(graph, molecules(64), CONFIG)
-    outcomes = graph.invoke(None, CONFIG)["predictions"]
-    assert [outcome["meta"]["sweep"]["prompt"] for outcome in outcomes] == [*QUESTIONS] * 64
-    assert [outcome["index"] for outcome in outcomes] == [n // 2 for n in range(128)]
-    assert fleet.record().statuses[200] <= 128 + 3
+        graph.invoke({"molecules": molecules(SIZE)}, CONFIG)
+    fleet.reset_record()
+    state = graph.invoke(None, CONFIG)
+    check(outcomes_of(state))
+    assert state["report"]["total"] == state["report"]["ok"] == 16 * SIZE
+    assert fleet.record().served < 16 * SIZE
 
 
-def test_the_context_leaves_what_is_swept_alone(fake_fleet, pool_over):
-    class Settings(TypedDict, total=False):
-        temperature: float
-        max_tokens: int
-
-    fleet = fake_fleet(answer=lambda body: f"{body['temperature']} {body['max_tokens']}")
-    screen = FanOutNode(
-        Sweep("molecules", params={"temperature": [0, 1]}),
-        Prompt("Is {smiles} soluble?"),
-        pool=pool_over(fleet.urls),
-    )
-
-    class State(TypedDict, total=False):
-        molecules: list
-        answers: list
-
-    builder = StateGraph(State, context_schema=Settings)
-    add_fan_out(builder, screen, ReduceNode(screen, into="answers"), after=START, before=END)
-    graph = builder.compile()
-    context = {"temperature": 0.5, "max_tokens": 7}
-    state = graph.invoke({"molecules": molecules(2)}, context=context)
-    assert state["answers"] == ["0 7", "1 7"] * 2
+def test_failures_tell_their_combination(fake_fleet, pool_over, tmp_path):
+    fleet = fake_fleet(faults=(Fault("http_400", contains="C1 toxic"),))
+    (tmp_path / "m.jsonl").write_text('{"smiles": "C0"}\n{"smiles": "C1"}\n?\n')
+    items = Sweep(tmp_path / "m.jsonl", prompts=PROMPTS)
+    state = build(pool_over(fleet.urls), items=items, task=None).invoke({})
+    assert [(each["index"], each["meta"]["sweep"]["prompt"]) for each in state["failures"]] == [
+        (1, "toxic"),
+        (2, "soluble"),
+        (2, "toxic"),
+    ]
 
 
-class Endless:
-    """Ten million items that nobody should list."""
+def test_keys_of_ones_own_are_for_all_combinations(pool, fleet, tmp_path):
+    items = [{"id": str(number), **each} for number, each in enumerate(molecules(SIZE))]
+    journal = Journal(tmp_path / "run")
+    for cached in (0, 16 * SIZE):
+        graph = build(pool, items=sweep(), task=None, journal=journal, key="id")
+        assert graph.invoke({"molecules": items})["report"]["cached"] == cached
+    check(Results.of(tmp_path / "run"))
+    assert fleet.record().served == 16 * SIZE
 
-    name = "endless"
+
+def test_two_items_with_one_key_of_ones_own(pool):
+    items = [{"id": "same", **each} for each in molecules(2)]
+    state = build(pool, items=sweep(), task=None, key="id").invoke({"molecules": items})
+    assert [each["index"] for each in state["failures"]] == [1] * 16
+    assert "of item 0 and asks something else" in state["failures"][0]["error"]["message"]
+
+
+def test_a_table_has_a_column_for_each_coordinate(pool, tmp_path):
+    path = tmp_path / "sweep.parquet"
+    reduce = {"reducer": reducers.table(path)}
+    build(pool, items=sweep(), task=None, reduce=reduce).invoke({"molecules": molecules(2)})
+    rows = pq.read_table(path).to_pylist()
+    assert [
+        (row["sweep_prompt"], row["sweep_model"], row["sweep_temperature"]) for row in rows[::2]
+    ] == COMBINATIONS * 2
+
+
+def test_models_vote(fake_fleet, pool_over):
+    says = {"a": "yes", "b": "no", "c": "yes"}
+    fleet = fake_fleet([FakeEndpoint(models=(name,), answer=says[name]) for name in says])
+    items = Sweep("molecules", models=["a", "b", "c"], samples=2)
+    reduce = {"reducer": reducers.vote(abstain_below=0.6)}
+    graph = build(pool_over(fleet.urls), items=items, reduce=reduce)
+    votes = graph.invoke({"molecules": molecules(3)})["predictions"]
+    assert [(vote["value"], vote["votes"]) for vote in votes] == [("yes", 6)] * 3
+
+
+def test_a_batch_asked_of_several_models(pool, tmp_path):
+    message = '{"role": "user", "content": "Is C%d soluble?"}'
+    lines = [
+        f'{{"custom_id": "r{number}", "body": {{"messages": [{message % number}], "seed": 1}}}}\n'
+        for number in range(3)
+    ]
+    (tmp_path / "batch.jsonl").write_text("".join(lines))
+    items = OpenAIBatch(tmp_path / "batch.jsonl")
+    swept = Sweep(items, models=["large", "small"], params={"temperature": [0, 1]})
+    state = build(pool, items=swept, task=None).invoke({})
+    assert state["predictions"] == [
+        f"{model} {temperature} Is C{number} soluble?"
+        for number in range(3)
+        for model in ("large", "small")
+        for temperature in (0, 1)
+    ]
+
+
+def test_the_first_items_of_a_sweep_are_traced_in_all_combinations(pool):
+    seen = []
+
+    class Callback(BaseCallbackHandler):
+        def on_chat_model_start(self, serialized, messages, *, invocation_params, **more):
+            parameters = invocation_params
+            seen.append((messages[0][0].text, parameters["model"], parameters["temperature"]))
+
+    graph = build(pool, items=sweep(samples=1), task=None, trace=1)
+    graph.invoke({"molecules": molecules(3)}, {"callbacks": [Callback()]})
+    assert seen == [
+        (f"Is C0 {prompt}?", model, temperature) for prompt, model, temperature in COMBINATIONS
+    ]
+
+
+# -- products ---------------------------------------------------------------------------------
+
+
+class Study(State, total=False):
+    conditions: list
+    hypotheses: list
+
+
+def test_conditions_by_hypotheses(pool_over):
+    pool = pool_over(FunctionEndpoint(lambda request: request.body["messages"][0]["content"]))
+    items = Sweep({"condition": "conditions", "hypothesis": "hypotheses"}, samples=2)
+    task = Prompt("{condition}: {hypothesis}?")
+    given = {"conditions": ["dry", "wet"], "hypotheses": ["H0", "H1", "H2"]}
+    graph = build(pool, items=items, task=task, state=Study)
+    pairs = itertools.product(given["conditions"], given["hypotheses"], range(2))
+    wanted = [f"{condition}: {hypothesis}?" for condition, hypothesis, _ in pairs]
+    assert graph.invoke(given)["predictions"] == wanted
+    assert graph.invoke({**given, "hypotheses": []})["predictions"] == []
+
+
+def test_fields_within_factors_are_for_templates_that_know_them(pool_over):
+    pool = pool_over(FunctionEndpoint(lambda request: request.body["messages"][0]["content"]))
+    text = "{{paper.title}}: {{question}}"
+    task = Prompt(PromptTemplate.from_template(text, template_format="mustache"))
+    papers = [{"title": "On cats"}, {"title": "On dogs"}]
+    items = Sweep({"paper": papers, "question": ["Who?", "Why?"]})
+    assert build(pool, items=items, task=task).invoke({})["predictions"] == [
+        "On cats: Who?",
+        "On cats: Why?",
+        "On dogs: Who?",
+        "On dogs: Why?",
+    ]
+
+
+def test_a_function_of_pairs(pool_over):
+    def pair(item):
+        return [item["a"], item["b"]]
+
+    graph = build(None, items=Sweep({"a": [1, 2], "b": "molecules"}), task=pair)
+    state = graph.invoke({"molecules": [3, 4]})
+    assert state["predictions"] == [[1, 3], [1, 4], [2, 3], [2, 4]]
+
+
+# -- size and time ----------------------------------------------------------------------------
+
+
+class Counting:
+    """So many molecules, nowhere, and how many of them were read."""
+
+    name = "counting"
     ready = False
 
-    def __init__(self):
-        self.given = 0
+    def __init__(self, size):
+        self.size = size
+        self.rows = 0
 
     def __len__(self):
-        return 10_000_000
+        return self.size
 
     def fields(self):
         return ("smiles",)
 
-    def read(self, start, stop) -> Iterator[dict]:
-        for number in range(start, stop):
-            self.given += 1
+    def anew(self):
+        return self
+
+    def read(self, start, stop):
+        for number in range(start, min(stop, self.size)):
+            self.rows += 1
             yield {"smiles": f"C{number}"}
 
     def reference(self, start, stop):
-        return {"kind": "endless"}
+        return {"kind": "counting"}
 
 
-def test_a_sweep_over_ten_million_items_is_not_written_out(fake_fleet, pool_over):
-    source = Endless()
-    fleet = fake_fleet(latency=0.01, faults=(Fault("http_401", contains="C100 "),))
+def test_ten_million_items_by_five_are_routed_without_reading_them(pool_over):
+    async def never(request):
+        await asyncio.sleep(3600)
+
+    items = Counting(10_000_000)
+    questions = [f"{number}: {{smiles}}?" for number in range(5)]
     graph = build(
-        pool_over(OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=8))),
-        items=Sweep(
-            source, prompts=[*QUESTIONS.values(), "A {smiles}", "B {smiles}", "C {smiles}"]
-        ),
-        task=None,
+        pool_over(FunctionEndpoint(never)), items=Sweep(items, prompts=questions), task=None
     )
-    with pytest.raises(FanOutError, match="answered 401") as caught:
-        graph.invoke({"question": "?"})
-    assert len(list(caught.value.outcomes)) >= 490
-    assert source.given < 5_000
+    stream = graph.stream({}, stream_mode="custom")
+    assert next(stream)["total"] == 50_000_000
+    stream.close()
+    assert items.rows < 4_000
 
 
-@pytest.mark.parametrize(
-    ("given", "error", "said"),
-    [
-        ({"prompts": []}, ValueError, r"Sweep\(prompts=\[\]\) is empty"),
-        ({"models": []}, ValueError, r"Sweep\(models=\[\]\) is empty"),
-        ({"params": {"temperature": []}}, ValueError, r"Sweep\(temperature=\[\]\) is empty"),
-        ({"models": "gpt"}, TypeError, r"Sweep\(models='gpt'\) takes a list"),
-        ({"prompts": "x"}, TypeError, r"Sweep\(prompts='x'\) takes a list"),
-        ({"params": {"model": ["a"]}}, ValueError, r"is written Sweep\(models=\.\.\.\)"),
-        ({"prompts": ["x"], "params": {"n": [2]}}, ValueError, "may not set n"),
-        ({"prompts": ["x"], "params": {"max_tokens": [0]}}, ValueError, "leaves no room"),
-        ({"prompts": ["x"], "samples": 0}, ValueError, "must be at least 1"),
-        (
-            {"prompts": [Prompt("x"), Prompt("y", samples=2)]},
-            ValueError,
-            r"different samples; say Sweep\(samples=\)",
-        ),
-    ],
-)
-def test_a_sweep_that_makes_no_sense(given, error, said):
-    with pytest.raises(error, match=said):
-        Sweep("molecules", **given)
+def test_a_model_that_is_away_holds_up_no_other(pool_over):
+    """And the other's items do not pile up in memory."""
+    done = Counter()
+    everything = asyncio.Event()
+
+    async def waits(request):
+        await everything.wait()
+        return "late"
+
+    async def answers(request):
+        done["quick"] += 1
+        if done["quick"] == 10_000:
+            done["read meanwhile"] = items.rows
+            everything.set()
+        return "soon"
+
+    items = Counting(10_000)
+    endpoints = [
+        FunctionEndpoint(waits, models=["slow"], limits=Limits(concurrency=1_000)),
+        FunctionEndpoint(answers, models=["quick"], limits=Limits(concurrency=1_000)),
+    ]
+    graph = build(pool_over(endpoints), items=Sweep(items, models=["slow", "quick"]))
+    state = graph.invoke({})
+    assert state["predictions"] == ["late", "soon"] * 10_000
+    assert done["read meanwhile"] < 14_000
 
 
-def test_a_sweep_and_its_task(pool_over, fake_fleet):
-    pool = pool_over(fake_fleet().urls)
-    with pytest.raises(ValueError, match="say only once what is asked"):
-        FanOutNode(Sweep("molecules", prompts=["x"]), Prompt("y"), pool=pool)
-    with pytest.raises(TypeError, match=r"task=\.\.\.\) is missing"):
-        FanOutNode(Sweep("molecules", models=["a"]), pool=pool)
-    with pytest.raises(TypeError, match="A sweep over model is for a Prompt"):
-        FanOutNode(Sweep("molecules", models=["a"]), lambda item: item, pool=pool)
+# -- the context ------------------------------------------------------------------------------
+
+
+@dataclass
+class Settings:
+    model: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+
+@pytest.mark.parametrize("swept", [True, False])
+def test_a_context_does_not_override_what_is_swept(pool, swept):
+    axes = {"models": ["large", "small"], "params": {"temperature": [0, 0.5]}} if swept else {}
+    screen = FanOutNode(Sweep("molecules", prompts=PROMPTS, **axes), pool=pool)
+    builder = StateGraph(State, Settings)
+    add_fan_out(builder, screen, ReduceNode(screen, "predictions"), after=START, before=END)
+    context = Settings("small", temperature=0.9)
+    said = builder.compile().invoke({"molecules": molecules(1)}, context=context)["predictions"]
+    models, temperatures = (("large", "small"), (0, 0.5)) if swept else (("small",), (0.9,))
+    assert said == [
+        f"{model} {temperature} Is C0 {prompt}?"
+        for prompt, model, temperature in itertools.product(PROMPTS, models, temperatures)
+    ]
+
+
+# -- what is refused --------------------------------------------------------------------------
+
+
+def test_what_no_fan_out_can_do(pool):
+    with pytest.raises(ValueError, match=r"task=\.\.\.\) beside Sweep\(prompts=\.\.\.\): say only"):
+        FanOutNode(sweep(), PROMPT, pool=pool)
+    with pytest.raises(TypeError, match=r"task=\.\.\.\) is missing: say what to do for each item"):
+        FanOutNode(Sweep("molecules", models=["large"]), pool=pool)
+    with pytest.raises(TypeError, match=r"pool=\.\.\.\) is missing: a Prompt needs to know where"):
+        FanOutNode(sweep())
+    for task in (len, "my_lab:dock"):
+        with pytest.raises(TypeError, match="A sweep over model is for a Prompt; what a Runnable"):
+            FanOutNode(Sweep("molecules", models=["large"]), task, pool=pool)
+    with pytest.raises(ValueError, match="The prompts of a sweep want different samples"):
+        FanOutNode(Sweep("molecules", prompts=["a", Prompt("b", samples=2)]), pool=pool)
+    with pytest.raises(TypeError, match=r"takes a state key, a path, a source.* not Sweep"):
+        FanOutNode(Sweep(sweep()), PROMPT, pool=pool)
+
+
+def test_a_field_that_one_of_the_prompts_wants(pool, fleet):
+    items = sweep(prompts=["Is {smiles} soluble?", "Is {name} toxic?"])
+    with pytest.raises(FanOutError, match=r"the prompt wants 'name', which neither the items \(sm"):
+        build(pool, items=items, task=None).invoke({"molecules": molecules(3)})
+    assert fleet.record().arrived == 0
+
+
+def test_a_model_that_nobody_serves(pool):
+    items = sweep(models=["large", "medium"])
+    with pytest.raises(FanOutError, match="medium"):
+        build(pool, items=items, task=None).invoke({"molecules": molecules(3)})
+
+
+def test_drawings_tell_what_is_swept(pool):
+    shown = FanOutNode(sweep(), pool=pool).metadata()
+    assert shown["model"] == "large, small"
+    assert shown["sweep"] == "prompt, model, samples, temperature: 16 an item"

@@ -79,6 +79,12 @@ class Sliced(ABC, Generic[S]):
         if stop < len(self):
             self._parking.leave(stop, items)
 
+    def anew(self) -> Self:
+        """The same, to be looked through once more."""
+        source = type(self)(self.path, **self._options)
+        source.name = self.name
+        return source
+
     def reference(self, start: int, stop: int) -> dict[str, Any]:
         """Plain data from which another process can read these items."""
         stamp = self.survey.stamp

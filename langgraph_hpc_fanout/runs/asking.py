@@ -195,6 +195,7 @@ class Asking:
                 reply = replace(reply, usage=usage_of(ticket.request, reply.body))
             ticket.attempts = reply.tries
             self._settle(ticket, reply, endpoint, reply.seconds or 0.0)
+            self._run.keeper.flush_soon()  # where it came from, it is gone
         elif self._job is not None and self._scheduler is not None:
             self._job.push(ticket)
             self._scheduler.offer(self._job)

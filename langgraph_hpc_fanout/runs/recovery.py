@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from weakref import WeakKeyDictionary
 
 from langgraph_hpc_fanout.dispatch.lane import Lane, State
 from langgraph_hpc_fanout.endpoints.protocol import Resumable, Sent
@@ -26,13 +27,17 @@ _OPENING_SECONDS = 0.2
 Take = Callable[[Reply | None, str], None]
 """Takes a reply and the name of its endpoint; None when no reply will come."""
 
+_unclaimed: WeakKeyDictionary[Log, dict[str, tuple[Reply, str]]] = WeakKeyDictionary()
+"""Replies that came along with those that a run of this journal waited for."""
+
 
 class Recovery:
     """Waits for what earlier processes have sent, so that it is not paid for again.
 
-    A bundle is fetched once the run wants one of its requests: other runs share the journal, and
-    the service forgets a result that it has handed out. For the same reason a run notes only the
-    bundles that hold requests of its own.
+    A bundle is fetched once the run wants one of its requests, for the service forgets a result
+    that it has handed out, and it may be another run's. Of a bundle that holds requests of
+    several runs, the others find their replies here. A run notes the bundles that hold requests of
+    its own, in its own journal.
 
     Args:
         log: The journal, where their bundles are noted, and ours are.
@@ -45,7 +50,7 @@ class Recovery:
         self._missing: dict[str, list[_Earlier]] = {}
         self._wanted: list[_Earlier] = []
         self._takers: dict[str, Take] = {}
-        self._arrived: dict[str, tuple[Reply, str]] = {}
+        self._unclaimed = _unclaimed.setdefault(log, {})
         self._asked: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ends: list[Callable[[], None]] = []
@@ -68,7 +73,8 @@ class Recovery:
         Returns:
             False when no earlier process has sent it, so that it is to be asked now.
         """
-        if (arrived := self._arrived.pop(key, None)) is not None:
+        if (arrived := self._unclaimed.pop(key, None)) is not None:
+            self._missing.pop(key, None)
             self._hand_over(key, take, *arrived)
         elif (bundles := self._missing.get(key)) is not None:
             self._takers[key] = take
@@ -82,11 +88,12 @@ class Recovery:
     def forget(self, key: str) -> None:
         """A request has its outcome: what is still sent of it is of no interest."""
         self._asked.discard(key)
+        self._unclaimed.pop(key, None)
 
     def stop(self) -> None:
-        """Note and wait for nothing more."""
-        for end in self._ends:
-            end()
+        """Note and wait for nothing more; may be called twice."""
+        while self._ends:
+            self._ends.pop()()
         self._wanted.clear()
         for task in self._tasks:
             task.cancel()
@@ -129,7 +136,7 @@ class Recovery:
         if self._missing.pop(key, None) is None:
             return  # another bundle has brought it, or the journal had it
         if (take := self._takers.pop(key, None)) is None:
-            self._arrived[key] = reply, endpoint
+            self._unclaimed[key] = reply, endpoint
         else:
             self._hand_over(key, take, reply, endpoint)
 
@@ -143,7 +150,8 @@ class Recovery:
                 continue
             del self._missing[key]
             if (take := self._takers.pop(key, None)) is not None:
-                self._hand_over(key, take, None, bundle.lane.name)
+                arrived = self._unclaimed.pop(key, (None, bundle.lane.name))
+                self._hand_over(key, take, *arrived)
 
     def _hand_over(self, key: str, take: Take, reply: Reply | None, endpoint: str) -> None:
         self._asked.add(key)  # it may be asked (again)
