@@ -268,6 +268,8 @@ class Run:
     # -- on the dispatch loop -------------------------------------------------------------
 
     async def _main(self) -> None:
+        if self.closed:
+            return
         try:
             loop = asyncio.get_running_loop()
             self._progress.begin()
