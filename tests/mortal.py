@@ -1,6 +1,7 @@
 """A program that may be killed at any moment and be started again: `mortal.py url dir how items`.
 
-It says `ready` before its graph begins and `reducing` in its reducer, and ends with the state.
+`how` is "journal", "checkpointer" or "both". It says `ready` before its graph begins, `reducing`
+in its reducer, and at its end the state.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 
 from langgraph_hpc_fanout import Journal, Limits, OpenAIEndpoint, Pool
 
+LONG = "x" * 1000
+"""Makes a list too long for branches to carry it."""
 CONFIG = {"configurable": {"thread_id": "1"}}
 
 
@@ -41,17 +44,18 @@ def invoke(graph, items, config):
 
 
 def main(url, directory, how, count):
-    directory.mkdir(exist_ok=True)
+    items = [{**item, "note": LONG} for item in molecules(count)]
     saver = SqliteSaver.from_conn_string(str(directory / "state.db"))
-    with saver if how == "checkpointer" else nullcontext() as checkpointer:
+    with nullcontext() if how == "journal" else saver as checkpointer:
         graph = build(
             Pool(OpenAIEndpoint(url, limits=Limits(concurrency=8))),
-            journal=Journal(directory / "journal"),
+            journal=None if how == "checkpointer" else Journal(directory / "journal"),
             reduce={"reducer": slowly},
             checkpointer=checkpointer,
         )
         say("ready")
-        state = invoke(graph, molecules(count), CONFIG if checkpointer else None)
+        state = invoke(graph, items, CONFIG if checkpointer else None)
+    del state["molecules"]
     say(json.dumps(state))
 
 

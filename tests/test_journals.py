@@ -356,6 +356,70 @@ def test_a_forked_child_does_not_write_its_parents_journal(tmp_path):
     assert said_by_another(FORKS, tmp_path / "run") == "0\nTrue\n"
 
 
+ENDS = """
+import asyncio, sys, threading
+from pathlib import Path
+from graphs import build, molecules
+from langgraph_hpc_fanout import Journal
+many = threading.Event()
+directory = Path(sys.argv[1])
+
+async def answer(molecule):
+    number = int(molecule["smiles"][1:])
+    while number >= 10 and not list(directory.glob("segments/*")):
+        await asyncio.sleep(0.01)
+    if number == 50:
+        many.set()
+    if number >= 30:
+        await asyncio.sleep(60)
+    return molecule["smiles"]
+
+graph = build(None, task=answer, version="1", journal=Journal(directory), task_concurrency=21)
+run = graph.ainvoke({"molecules": molecules(64)})
+threading.Thread(target=asyncio.run, args=[run], daemon=True).start()
+many.wait(60)
+"""
+
+
+def test_what_was_answered_when_the_program_ends_is_kept(tmp_path):
+    said_by_another(ENDS, tmp_path / "run")
+    assert [outcome.value for outcome in Results.of(tmp_path / "run")] == [
+        f"C{number}" for number in range(30)
+    ]
+
+
+THREADS = """
+import sys, threading, time
+from graphs import build, molecules
+from langgraph_hpc_fanout import FanOutError, Journal
+begun = threading.Event()
+
+def answer(molecule):
+    begun.set()
+    time.sleep(0.02)
+    return molecule["smiles"]
+
+def run():
+    try:
+        graph.invoke({"molecules": molecules(300)})
+    except FanOutError as error:
+        print(error)
+
+graph = build(None, task=answer, version="1", journal=Journal(sys.argv[1]), task_concurrency=2)
+threading.Thread(target=run, daemon=True).start()
+begun.wait(60)
+"""
+
+
+def test_a_program_that_ends_before_its_run_makes_no_failures(tmp_path):
+    assert said_by_another(THREADS, tmp_path / "run").startswith(
+        "The program ended before the run did. What was answered is kept in"
+    )
+    outcomes = list(Results.of(tmp_path / "run"))
+    assert outcomes
+    assert all(outcome.ok for outcome in outcomes)
+
+
 # -- directories that are none -----------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -32,13 +33,19 @@ class Mortal:
         self.journal = directory / "journal"
         self._fleet = fleet
         program = Path(__file__).with_name("mortal.py")
+        directory.mkdir()
+        self._environment = {**os.environ, "TMPDIR": str(directory)}
         self._command = [sys.executable, program, fleet.urls[0], directory, how, str(count)]
         self._process = None
 
     def start(self):
         """Start it; returns when its graph is about to begin."""
         self._process = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            self._command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=self._environment,
+            text=True,
         )
         assert self._said() == "ready"
 
@@ -121,7 +128,7 @@ def told(state):
     return state["predictions"], failures, report
 
 
-@pytest.mark.parametrize("how", ["journal", "checkpointer"])
+@pytest.mark.parametrize("how", ["journal", "both"])
 @pytest.mark.parametrize(
     ("kills", "kind"),
     [
@@ -154,6 +161,21 @@ def test_what_is_killed_goes_on_where_it_was(fake_fleet, tmp_path, how, kills, k
     assert state["predictions"].pop(7) is None
     assert right_answers(state["predictions"], molecules(7) + molecules(count)[8:])
     assert_paid_once(mortal.journal, state["report"], expected["report"])
+
+
+def test_with_a_checkpointer_alone_it_goes_on_from_there(fake_fleet, tmp_path):
+    fleet = fake_fleet(latency=0.02)
+    mortal = Mortal(fleet, tmp_path / "killed", "checkpointer", 300)
+    mortal.start()
+    fleet.wait(lambda record: record.served >= 150)
+    mortal.kill(signal.SIGKILL)
+    fleet.reset_record()
+    mortal.start()
+    state = mortal.end()
+    assert right_answers(state["predictions"], molecules(300))
+    assert state["report"]["total"] == 300
+    # How many branches were kept is up to LangGraph, which writes behind those that wait.
+    assert fleet.record().served <= 300
 
 
 @contextmanager

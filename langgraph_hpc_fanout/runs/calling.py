@@ -276,8 +276,14 @@ class Calling:
             return await self._task.ainvoke(call.input, config)
         scope = Scope()
         work = partial(_caught, self._task.invoke, call.input, config)
+        try:
+            made = self._threads.submit(context_of(scope).run, work)
+        except RuntimeError:  # the interpreter is ending, and starts no thread any more
+            self._stopped = True
+            why = "The program ended before the run did."
+            dispatch_loop().loop.call_soon_threadsafe(self._run.fail, why)
+            raise asyncio.CancelledError from None
         self._free_threads -= 1
-        made = self._threads.submit(context_of(scope).run, work)
         made.add_done_callback(lambda _: self._on_host(self._free_thread))
         try:
             value, error = await asyncio.wrap_future(made)

@@ -115,6 +115,7 @@ class Reader:
         if self._reading is not None:
             self._reading.cancel()
         self._shards.clear()
+        self._stream = None
         self._rows.clear()
         self._row = None
         self._untaken = 0
@@ -155,8 +156,8 @@ class Reader:
                 yield _Row(shard, number * shard.per_item, item, *self._identity(item))
             if number + 1 != shard.count:
                 raise SourceError(
-                    f"{shard.source.name} ended after item {shard.start + number}, "
-                    f"{shard.stop} items were counted"
+                    f"{shard.source.name} ended before item {shard.start + number + 1}, "
+                    f"though {shard.stop} were counted"
                 )
 
     def _identity(self, item: Any) -> tuple[str | Exception | None, str | None]:

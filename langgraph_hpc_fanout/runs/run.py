@@ -149,7 +149,7 @@ class Run:
             config: The branch's settings.
         """
         with self._lock:
-            if self._started:
+            if self._started or self.closed:
                 return
             self._started = True
         garbage.relax()
@@ -285,6 +285,8 @@ class Run:
     # -- on the dispatch loop -------------------------------------------------------------
 
     async def _main(self) -> None:
+        if self.closed:
+            return
         try:
             loop = asyncio.get_running_loop()
             self._progress.begin()
@@ -483,7 +485,8 @@ class Run:
         self._wind_up()
 
     def _wind_up(self) -> None:
-        garbage.restore()
+        if self._started:
+            garbage.restore()
         self._leave()
         if self._deadline is not None:
             self._deadline.cancel()
