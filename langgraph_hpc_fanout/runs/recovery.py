@@ -19,7 +19,7 @@ from langgraph_hpc_fanout.records import Reply
 logger = logging.getLogger("langgraph_hpc_fanout")
 
 NOTE = "sent"
-"""Kind of the journal's notes of bundles."""
+"""Kind of the journal's notes, each of the bundles that left together."""
 _FORGOTTEN_SECONDS = 14 * 24 * 3600.0
 """After which no service keeps a task: two weeks (Globus Compute's documentation, "Limits")."""
 _OPENING_SECONDS = 0.2
@@ -128,7 +128,9 @@ class Recovery:
                 async for key, reply in replies:
                     self._arrive(key, reply, lane.name)
         except Exception:
-            logger.warning("%s: an earlier process's bundles are lost", lane.name, exc_info=True)
+            logger.warning(
+                "%s: bundles of an earlier process are asked again", lane.name, exc_info=True
+            )
         for bundle in bundles:
             self._give_up(bundle)
 
@@ -165,8 +167,7 @@ class Recovery:
         if not ours:
             return
         try:
-            for bundle in ours:
-                self._log.note(NOTE, _noted(endpoint, bundle))
+            self._log.note(NOTE, _noted(endpoint, ours))
             self._log.flush()
         except (OSError, JournalError) as error:  # the run's own flush finds out, and acts
             logger.debug("Bundles could not be noted: %r", error)
@@ -176,13 +177,13 @@ class Recovery:
         since = time.time() - _FORGOTTEN_SECONDS
         bundles: dict[str, _Earlier] = {}
         for note in self._log.notes(NOTE):
-            lane, task = self._lanes.get(note["endpoint"]), note["task"]
-            if lane is None or task in bundles or note["at"] < since:
+            lane = self._lanes.get(note["endpoint"])
+            if lane is None or note["at"] < since:
                 continue
-            missing = [key for key in note["keys"] if not self._log.is_answered("", key)]
-            if missing:
-                sent = Sent(task, note["group"], tuple(note["keys"]), note["at"])
-                bundles[task] = _Earlier(sent, lane, frozenset(missing))
+            for task, keys in note["tasks"].items():
+                if missing := [key for key in keys if not self._log.is_answered("", key)]:
+                    sent = Sent(task, note["group"], tuple(keys), note["at"])
+                    bundles[task] = _Earlier(sent, lane, frozenset(missing))
         return list(bundles.values())
 
 
@@ -198,13 +199,12 @@ class _Earlier:
         self.is_wanted = False
 
 
-def _noted(endpoint: str, sent: Sent) -> dict[str, object]:
+def _noted(endpoint: str, sent: Sequence[Sent]) -> dict[str, object]:
     return {
         "endpoint": endpoint,
-        "task": sent.task_id,
-        "group": sent.task_group_id,
-        "at": round(sent.at, 3),
-        "keys": sent.keys,
+        "group": sent[0].task_group_id,
+        "at": round(sent[0].at, 3),
+        "tasks": {bundle.task_id: bundle.keys for bundle in sent},
     }
 
 
