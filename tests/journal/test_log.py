@@ -32,6 +32,7 @@ from properties import outcomes, repeatable
 
 from langgraph_hpc_fanout.journal import unwritten
 from langgraph_hpc_fanout.journal.errors import JournalError
+from langgraph_hpc_fanout.journal.line import digest_of
 from langgraph_hpc_fanout.journal.location import unpack
 from langgraph_hpc_fanout.journal.log import Log, log_at
 from langgraph_hpc_fanout.journal.owner import FILE as OWNER
@@ -111,6 +112,22 @@ def test_a_range_of_outcomes(log, start, stop, expected):
     write(log, *(answer(index) for index in range(4)))
     assert [each.index for each in log.outcomes("r", start, stop)] == expected
     assert log.count("r", start, 99 if stop is None else stop) == len(expected)
+
+
+def test_whether_a_question_is_answered(log):
+    """Also one that was answered before it failed, and by whoever reads the journal later."""
+    write(log, answer(0, key=content_key(0)), failed(1, key=content_key(1)))
+    write(log, failed(0, key=content_key(0)))
+    write(log, answer(2, key="mine"), scope="fan-out")
+    for each in (log, reopened(log)):
+        assert [each.is_answered("", content_key(number)) for number in range(3)] == [
+            True,
+            False,
+            False,
+        ]
+        assert each.is_answered("fan-out", "mine")
+        assert each.is_answered("", digest_of("fan-out", "mine"))
+        assert not each.is_answered("", "mine")
 
 
 def test_runs_are_kept_apart(log):
