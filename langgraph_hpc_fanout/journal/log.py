@@ -119,6 +119,9 @@ class Log:
             self._end_session()
 
     def _begin_session(self, *, takeover: bool) -> None:
+        # The index needs it when it grows: imported here, no event loop waits for that.
+        import numpy  # noqa: F401, PLC0415
+
         self.directory.mkdir(parents=True, exist_ok=True)
         manifest.ensure(self.directory)
         ownership = Ownership.claim(self.directory, takeover=takeover, clock=self._clock)
