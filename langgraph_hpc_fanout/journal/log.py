@@ -249,6 +249,10 @@ class Log:
 
     # -- reading ---------------------------------------------------------------------------
 
+    def exists(self) -> bool:
+        """Whether the directory holds a journal."""
+        return (self.directory / manifest.FILE).exists()
+
     def refresh(self) -> None:
         """Take note of what others have appended since the last look.
 

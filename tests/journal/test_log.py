@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from journals import (
     answer,
+    content_key,
     failed,
     found,
     held,
