@@ -98,7 +98,7 @@ def test_nothing_is_written_out():
         ({"params": {"schema": [int]}}, ValueError, "no parameter of a request; give prompts="),
         ({"params": {"max_tokens": [0]}}, ValueError, "leaves no room for an answer"),
         ({"params": {"stream": [True]}}, ValueError, "may not set stream"),
-        ({"params": {"seed": [object()]}}, ValueError, "cannot be sent as JSON"),
+        ({"params": {"seed": [{1}]}}, ValueError, "cannot be sent as JSON"),
         ({"samples": 0}, ValueError, r"samples=0\) must be at least 1"),
         ({"prompts": [Prompt("{x}", samples=2), "{x}"]}, ValueError, "different samples; say"),
     ],
