@@ -139,6 +139,7 @@ class Reader:
         except Exception as error:  # noqa: BLE001 - a source may raise anything
             self._reading = None
             self._failed(_why(error))
+            self._more()
             return
         self._reading = None
         self._rows.extend(rows)

@@ -198,8 +198,12 @@ class Run:
 
     def refuse(self, place: Place, failure: Failure) -> None:
         """Record that a place has no answer, and was not asked for one."""
-        key = place.key if isinstance(place.key, str) else _key(place.item)
-        self._refuse(place.shard, place.offset, failure, key)
+        shard, offset = place.shard, place.offset
+        if isinstance(place.key, str):
+            key = self.plan.key_of(place.key, shard, offset)
+        else:
+            key = _key(place.item)
+        self._keep(shard, offset, shard.outcome(key, offset, ok=False, error=failure))
 
     def cannot_ask(self, place: Place, error: Exception) -> None:
         """Record that nothing could be asked for a place, for this reason."""
@@ -268,9 +272,8 @@ class Run:
             for shard in self._queue:
                 self._hand_over(shard)
             self._queue.clear()
+            self._working = True  # a model that is still cold holds up no other
             await asyncio.gather(*(work.start() for work in self._works))
-            self._working = True
-            self.refresh()
         except JournalError as error:
             self.fail(str(error))
         except Exception as error:
@@ -303,12 +306,11 @@ class Run:
         return known is not None and known.outcome.ok
 
     def _reuse(self, shard: Shard, offset: int, known: Known) -> None:
+        if shard.done[offset]:
+            return
         coordinates = self.plan.coordinates(shard, offset)
         meta = {SWEEP: dict(coordinates)} if coordinates else NOTHING
         self._count(shard, offset, self.keeper.reuse(shard, offset, known, meta))
-
-    def _refuse(self, shard: Shard, offset: int, failure: Failure, key: str) -> None:
-        self._keep(shard, offset, shard.outcome(key, offset, ok=False, error=failure))
 
     def _keep(self, shard: Shard, offset: int, outcome: Outcome) -> None:
         """Keep an outcome, the first for its place."""
@@ -320,8 +322,6 @@ class Run:
         self._count(shard, offset, outcome)
 
     def _count(self, shard: Shard, offset: int, outcome: Outcome) -> None:
-        if shard.done[offset]:
-            return
         shard.take_note(offset, outcome)
         self._progress.count(outcome)
         if shard.complete:
@@ -401,12 +401,21 @@ class Run:
     async def _time_out(self, shards: Sequence[Shard]) -> None:
         message = f"The run's deadline of {self.plan.deadline:g} s passed before it was answered."
         failure = Failure("timeout", message)
+        more = asyncio.Event()
+        reader = self.reader(range(len(self.plan.variants)), more.set)
         for shard in shards:
-            for offset in range(shard.size):
-                if not shard.done[offset]:
-                    self.guard(self._refuse, shard, offset, failure, "")
-                if offset % _TURN == 0:
-                    await asyncio.sleep(0)
+            reader.add(shard)
+        while reader.untaken and not self.closed:
+            for _ in range(_TURN):
+                if (place := reader.take()) is None:
+                    break
+                if not place.shard.done[place.offset]:
+                    self.guard(self.refuse, place, failure)
+            if place is None and reader.untaken:
+                await more.wait()
+                more.clear()
+            else:
+                await asyncio.sleep(0)
 
     async def _flush_and_raise(self, error: BaseException) -> None:
         await self.keeper.close()
