@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import random
+import subprocess
+import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,7 @@ from graphs import build, molecules, right_answers
 from langgraph_hpc_fanout import (
     FanOutError,
     GlobusComputeEndpoint,
+    Journal,
     Limits,
     Losses,
     OpenAIEndpoint,
@@ -24,6 +29,7 @@ from langgraph_hpc_fanout import (
     Retry,
     reducers,
 )
+from langgraph_hpc_fanout.runs.recovery import NOTE
 from langgraph_hpc_fanout.testing import FakeFleet
 from langgraph_hpc_fanout.testing.globus import GlobusStack
 
@@ -33,7 +39,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket"),
     pytest.mark.filterwarnings("ignore:\\s*Environment differences"),
 ]
-NODE_TASKS = str(Path(__file__).parent / "endpoints" / "globus_compute")
+HERE = Path(__file__).parent
+NODE_TASKS = str(HERE / "endpoints" / "globus_compute")
 SOLUBLE = Prompt("Is {smiles} soluble?", max_tokens=64)
 
 
@@ -160,16 +167,19 @@ def test_a_kill_in_the_middle(stack, fleet, pool_over, victim):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_many_kills(stack, fleet, pool_over):
-    """A worker or the whole user endpoint every dozen seconds, for as long as the run takes."""
+    """By turns a worker and the whole user endpoint, each time 400 more requests were served."""
     endpoint = endpoint_of(stack, fleet, window=16, bundle_seconds=2.0)
+    fleet.reset_record()
     over, kills = threading.Event(), []
 
     def kill():
-        rng = random.Random(4)
-        while not over.wait(rng.uniform(8, 16)):
-            act = rng.choice([stack.kill_worker, stack.kill_user_endpoint])
-            with contextlib.suppress(RuntimeError):  # there is none at the moment
-                kills.append(act())
+        for number in range(6):
+            act = stack.kill_user_endpoint if number % 2 else stack.kill_worker
+            while fleet.record().served < 400 * (number + 1) and not over.wait(0.05):
+                pass
+            while len(kills) == number and not over.wait(0.05):
+                with contextlib.suppress(RuntimeError):  # there is none at the moment
+                    kills.append(act())
 
     killing = threading.Thread(target=kill)
     killing.start()
@@ -180,8 +190,104 @@ def test_many_kills(stack, fleet, pool_over):
         over.set()
         killing.join()
     traffic = endpoint.traffic
-    assert len(kills) >= 3
+    assert len(kills) == 6
     assert traffic.requests == 3_000 + traffic.resent
+
+
+class Program:
+    """A program that may be killed and started again, see `globus_program`."""
+
+    def __init__(self, stack, fleet, directory, count, *checkpoints):
+        given = [stack.url, stack.endpoint_id, fleet.urls[0], directory, count, *checkpoints]
+        self.command = [sys.executable, str(HERE / "globus_program.py"), *map(str, given)]
+        self.stack, self.fleet, self.count = stack, fleet, count
+        self.journal = Journal(directory / "run")
+        fleet.reset_record()
+
+    def killed(self, more, seconds=0.0):
+        """Kill it so many seconds after the fleet was asked so many more requests."""
+        before = self.fleet.record().arrived
+        with subprocess.Popen(self.command, stdout=subprocess.DEVNULL) as running:
+            self.fleet.wait(lambda record: record.arrived >= before + more, timeout=60)
+            time.sleep(seconds)
+            running.kill()
+        assert running.returncode == -9, "it had not ended"
+
+    def ended(self):
+        """Let it come to its end; returns what it says."""
+        done = subprocess.run(self.command, stdout=subprocess.PIPE, timeout=150, check=True)
+        return json.loads(done.stdout)
+
+    def answered(self):
+        """The outcomes in the journal, by item."""
+        log = self.journal.log
+        log.refresh()
+        outcomes = (each for run in log.runs() for each in log.outcomes(run.run))
+        return {each.index: each for each in outcomes}
+
+    def asked(self):
+        """How often the fleet was asked each question."""
+        return Counter(row.prompt for row in self.fleet.record().requests)
+
+    def unnoted(self):
+        """Most requests in bundles that the service took and nobody could note."""
+        self.journal.log.refresh()
+        noted = {}
+        for note in self.journal.log.notes(NOTE):
+            noted.update(note["tasks"])
+        submits = self.stack.service.record().submits
+        taken = {task for submit in submits for task in submit.task_ids}
+        return len(taken - noted.keys()) * max(map(len, noted.values()))
+
+
+@pytest.mark.parametrize("saver", [[], ["checkpoints"]], ids=["journal", "checkpoints too"])
+def test_a_killed_program_is_started_again_and_pays_once(stack, fleet, tmp_path, saver):
+    program = Program(stack, fleet, tmp_path, 600, *saver)
+    program.killed(150)
+    before, unnoted = program.answered(), program.unnoted()
+    told = program.ended()
+    assert told["right"]
+    assert told["resumed"] == bool(saver)
+    assert told["recalled"] >= 1
+    report, asked = told["report"], program.asked()
+    assert len(asked) == 600
+    assert asked.total() <= 600 + unnoted, "what the service took in the moment of the kill"
+    assert (report["total"], report["ok"], report["attempts"]) == (600, 600, 600 - len(before))
+    paid = sum(each.usage.completion_tokens for each in program.answered().values())
+    had = sum(each.usage.completion_tokens for each in before.values())
+    assert report["tokens"]["completion"] == paid - had
+
+
+def test_results_that_have_expired_are_asked_for_again(stack, fleet, tmp_path):
+    stack.service.set_limits(retention=2.0)
+    try:
+        program = Program(stack, fleet, tmp_path, 300)
+        program.killed(100)
+        before = len(program.answered())
+        while (record := stack.service.record()).results < record.tasks:
+            time.sleep(0.05)
+        worked_on = program.asked().total()
+        time.sleep(2.1)
+        told = program.ended()
+    finally:
+        stack.service.set_limits(retention=1800.0)
+    assert told["right"]
+    assert told["recalled"] == 0
+    assert worked_on > before
+    assert program.asked().total() == worked_on + 300 - before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_many_kills_of_the_coordinator(stack, fleet, tmp_path):
+    program, kills, chance = Program(stack, fleet, tmp_path, 3_000), 12, random.Random(5)
+    for _ in range(kills):
+        program.killed(40, chance.uniform(0.0, 1.0))
+    told = program.ended()
+    assert told["right"]
+    # Results that a program had fetched when it was killed are gone: at most half a second's.
+    assert program.asked().total() <= 3_000 + program.unnoted() + kills * 100
+    assert max(program.asked().values()) <= 3
 
 
 @pytest.mark.parametrize("side", ["sdk", "endpoint", "all"])

@@ -33,6 +33,7 @@ from langgraph_hpc_fanout import (
     Limits,
     OpenAIEndpoint,
     ReduceNode,
+    Results,
     add_fan_out,
 )
 from langgraph_hpc_fanout.chat_models import PoolChatModel
@@ -753,17 +754,21 @@ print(state["failures"], file=sys.stderr)
 """
 
 
+def is_written(segment):
+    return b'"kind":"value"' in segment.read_bytes()
+
+
 def test_an_agent_that_is_killed_goes_on_with_the_right_answers(fake_fleet, tmp_path):
     fleet = fake_fleet(answer=scripted, latency=0.02)
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), fleet.urls[0]]
     with subprocess.Popen([*command, str(tmp_path)], stderr=subprocess.DEVNULL) as program:
-        journal = tmp_path / "run" / "outcomes.jsonl"
+        segments = tmp_path / "run" / "segments"
         deadline = time.monotonic() + 60
-        while not (journal.exists() and journal.stat().st_size) and time.monotonic() < deadline:
+        while not any(map(is_written, segments.glob("*"))) and time.monotonic() < deadline:
             time.sleep(0.02)
         program.kill()
     assert program.returncode == -signal.SIGKILL
-    kept = len(journal.read_bytes().splitlines())
+    kept = len(list(Results.of(tmp_path / "run")))
     assert 0 < kept < 100
     fleet.reset_record()
     again = subprocess.run(

@@ -1,14 +1,6 @@
-"""What does not fit into the everyday suite: many kills, many faults, many items."""
+"""What does not fit into the everyday suite: many faults, many items."""
 
 from __future__ import annotations
-
-import random
-import signal
-import subprocess
-import sys
-import textwrap
-import time
-from pathlib import Path
 
 import pytest
 from graphs import build, molecules, right_answers
@@ -17,8 +9,6 @@ from langgraph_hpc_fanout import Bundling, Health, Journal, Limits, Reply, Resul
 from langgraph_hpc_fanout.testing.fleet import Fault
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-
-KILLS = 20
 
 
 class Instant:
@@ -69,43 +59,3 @@ def test_a_storm_over_many_endpoints(fake_fleet, pool_over):
     state = build(pool_over(fleet.urls), retry=retry).invoke({"molecules": items})
     assert right_answers(state["predictions"], items)
     assert state["report"]["attempts"] == fleet.record().served
-
-
-PROGRAM = textwrap.dedent(
-    """
-    import sys
-    sys.path.insert(0, sys.argv[1])
-    from graphs import build, molecules, right_answers
-    from langgraph_hpc_fanout import Journal, Limits, OpenAIEndpoint, Pool
-    pool = Pool(OpenAIEndpoint(sys.argv[2], limits=Limits(concurrency=8)))
-    graph = build(pool, journal=Journal(sys.argv[3]))
-    state = graph.invoke({"molecules": molecules(400)})
-    print(right_answers(state["predictions"], molecules(400)), flush=True)
-    """
-)
-
-
-@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
-def test_many_kills_and_new_starts(fake_fleet, tmp_path, kill):
-    fleet = fake_fleet(latency=0.05)
-    chance = random.Random(kill)
-    command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), fleet.urls[0]]
-    for _ in range(KILLS):
-        with subprocess.Popen(
-            [*command, str(tmp_path / "run")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        ) as program:
-            before = fleet.record().arrived
-            fleet.wait(
-                lambda record, before=before: record.arrived > before or program.poll() is not None,
-                timeout=60,
-            )
-            time.sleep(chance.uniform(0, 0.6))
-            program.send_signal(kill)
-            program.communicate(timeout=30)
-    last = subprocess.run(
-        [*command, str(tmp_path / "run")], capture_output=True, text=True, timeout=120, check=True
-    )
-    assert last.stdout.strip() == "True"
-    served = fleet.record().statuses[200]
-    # What a journal had not flushed yet when it was killed, at most half a second's worth.
-    assert served <= 400 + KILLS * (8 + 8 * 12)

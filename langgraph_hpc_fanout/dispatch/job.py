@@ -105,6 +105,9 @@ class Job:
         retry: How hard to try.
         item_deadline: Seconds from an item's first attempt to its last.
         concurrency: Most tickets in flight, over all lanes.
+
+    Attributes:
+        paused: Whether nothing is to be sent for now; what is in flight goes on.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class Job:
         self.concurrency = math.inf if concurrency is None else concurrency
         self.in_flight: set[Ticket] = set()
         self.open = True
+        self.paused = False
         self._ready: deque[Ticket] = deque()
         self._again: dict[Ticket, None] = {}
         self._delayed: list[tuple[float, int, Ticket]] = []
@@ -146,10 +150,12 @@ class Job:
     @property
     def is_full(self) -> bool:
         """Whether it has as much in flight as it may."""
-        return len(self.in_flight) >= self.concurrency
+        return self.paused or len(self.in_flight) >= self.concurrency
 
     def waiting(self) -> int:
         """About how many tickets lanes could take, one after another."""
+        if self.is_full:
+            return 0
         waiting = len(self._ready) + len(self._again) + self.client.unfed()
         return int(min(waiting, self.concurrency - len(self.in_flight)))
 

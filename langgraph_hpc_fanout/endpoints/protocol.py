@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -117,29 +117,36 @@ class Sent:
         task_id: Its task there.
         task_group_id: The group of tasks in which its result will come.
         keys: Keys of its requests, in their order.
+        at: When it was accepted, in seconds since the epoch.
     """
 
     task_id: str
     task_group_id: str
     keys: tuple[str, ...]
+    at: float
+
+
+Listener = Callable[[Sequence[Sent]], None]
+"""Is told of bundles that left together, in one group of tasks at one time."""
 
 
 @runtime_checkable
 class Resumable(Protocol):
     """What an endpoint has besides, when another process can fetch what this one has sent."""
 
-    def listen(self, listener: Callable[[Sent], None]) -> Callable[[], None]:
-        """Tell of each bundle that was accepted, before anybody else is told.
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Tell of the bundles that were accepted, before anybody else is told.
 
         Args:
-            listener: Called on any thread; it may block while it writes, and must not raise.
+            listener: Called on any thread, once for all that left together, so that one write
+                makes them safe. It may block while it writes, and must not raise.
 
         Returns:
             A function that ends it.
         """
         ...
 
-    def reattach(self, sent: Sequence[Sent]) -> AsyncIterator[tuple[str, Reply]]:
+    def reattach(self, sent: Sequence[Sent]) -> AsyncGenerator[tuple[str, Reply], None]:
         """Fetch what became of bundles that an earlier process sent.
 
         Called on the dispatch loop, once the endpoint is open. Yields a request's key and its

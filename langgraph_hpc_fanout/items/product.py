@@ -84,6 +84,11 @@ class Product:
             self._held = [first, *map(_held, others)]
         return self._held
 
+    def anew(self) -> Self:
+        """The same, over sources that are looked through once more."""
+        factors = [each.anew() for each in self._factors]
+        return type(self)(dict(zip(self._names, factors, strict=True)))
+
     def reference(self, start: int, stop: int) -> dict[str, Any]:
         """References to what these combinations are made of: a slice of the first, all others."""
         first, *others = self._factors

@@ -36,6 +36,10 @@ class Rows:
         """The items from `start` up to `stop`."""
         return iter(self._rows[start - self._first : stop - self._first])
 
+    def anew(self) -> Self:
+        """The same: what is in memory is as it is."""
+        return self
+
     def reference(self, start: int, stop: int) -> dict[str, Any]:
         """These items themselves, as they are nowhere else."""
         return {

@@ -43,8 +43,9 @@ class Sliced(ABC, Generic[S]):
 
     def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
         self.name = os.fsdecode(path)
-        # Made absolute here, as a run may outlive the current directory.
-        self.path = Path(os.path.realpath(self.name))
+        # Made absolute here, as a run may outlive the current directory; links are left alone, as
+        # only their names may say how a file is compressed.
+        self.path = Path(self.name).absolute()
         self._options = options
         self._survey: S | None = None
         self._parking = Parking()
@@ -78,6 +79,12 @@ class Sliced(ABC, Generic[S]):
         self._check(start, stop)
         if stop < len(self):
             self._parking.leave(stop, items)
+
+    def anew(self) -> Self:
+        """The same, to be looked through once more."""
+        source = type(self)(self.path, **self._options)
+        source.name = self.name
+        return source
 
     def reference(self, start: int, stop: int) -> dict[str, Any]:
         """Plain data from which another process can read these items."""

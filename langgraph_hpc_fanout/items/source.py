@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 
 class SourceError(ValueError):
@@ -57,6 +57,10 @@ class Source(Readable, Protocol):
 
     def fields(self) -> tuple[str, ...] | None:
         """The fields that items have, where that is known without reading them."""
+        ...
+
+    def anew(self) -> Self:
+        """The same for one more run, before which its files may have changed."""
         ...
 
     def reference(self, start: int, stop: int) -> dict[str, Any]:

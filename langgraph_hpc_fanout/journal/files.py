@@ -33,12 +33,12 @@ def replace(path: Path, data: bytes, name: str) -> None:
 
 def sync_directory(directory: Path) -> None:
     """Make new names in a directory safe, where the file system knows how to."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
             os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -7,14 +7,13 @@ it is found and used again before it is on disk. How lines look tells `line`, wh
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakValueDictionary
 
 import orjson
@@ -22,19 +21,12 @@ import orjson
 from langgraph_hpc_fanout.journal import line, manifest, segments
 from langgraph_hpc_fanout.journal.catalog import Catalog, RunRecord
 from langgraph_hpc_fanout.journal.errors import JournalError
+from langgraph_hpc_fanout.journal.intake import Intake
 from langgraph_hpc_fanout.journal.line import Line
 from langgraph_hpc_fanout.journal.location import OK, pack, unpack
 from langgraph_hpc_fanout.journal.owner import Clock, Ownership
 from langgraph_hpc_fanout.journal.session import Session
 from langgraph_hpc_fanout.records import Outcome
-
-if TYPE_CHECKING:
-    from langgraph_hpc_fanout.journal.scan import Heads
-
-logger = logging.getLogger("langgraph_hpc_fanout")
-
-_LINES_AT_ONCE = 1 << 20
-"""So many lines are taken note of together: more at once is quicker, and takes more memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +64,11 @@ class Log:
         self._memory = threading.Lock()  # held for moments
         self._session: Session | None = None
         self._holders = 0
-        self._id: str | None = None
-        self._ends: dict[int, int] = {}
-        self._forget()
+        self._intake = Intake(directory, self._memory)
+
+    @property
+    def _catalog(self) -> Catalog:
+        return self._intake.catalog
 
     # -- owning ----------------------------------------------------------------------------
 
@@ -121,33 +115,32 @@ class Log:
             except JournalError:
                 self._end_session()
                 raise
-            try:
-                self._session.ownership.give_up()
-            finally:
-                self._end_session()
+            self._session.ownership.give_up()  # else it stays ours, for the next to release
+            self._end_session()
 
     def _begin_session(self, *, takeover: bool) -> None:
+        # The index needs it when it grows: imported here, no event loop waits for that.
+        import numpy  # noqa: F401, PLC0415
+
         self.directory.mkdir(parents=True, exist_ok=True)
         manifest.ensure(self.directory)
         ownership = Ownership.claim(self.directory, takeover=takeover, clock=self._clock)
         try:
             self.refresh()
-            sizes = segments.sizes(self.directory)
+            last = self._intake.settle()
         except BaseException:
             ownership.give_up()
             raise
-        self._warn_of_torn_tails(sizes)
-        following = max(sizes, default=0) + 1
-        self._session = Session(self.directory, ownership, following, self._catalog.begin)
+        self._session = Session(self.directory, ownership, last + 1, self._catalog.begin)
 
     def _end_session(self) -> None:
         session = self._session
         assert session is not None  # noqa: S101 - narrows the type
         with self._memory:
             self._session = None
-            self._ends.update(session.ends)
-            if len(session.unwritten):
-                self._forget()  # it is not where we thought it would be
+        self._intake.add(session.ends)
+        if len(session.unwritten):
+            self._intake.forget()  # it is not where we thought it would be
         session.close()
 
     # -- writing ---------------------------------------------------------------------------
@@ -233,18 +226,18 @@ class Log:
         with self._disk:
             if (session := self._session) is None:
                 return
-            lost = session.ownership.lost()
+            if (lost := session.ownership.lost()) is None:
+                session.ownership.beat()  # also when the disk is full: it needs no room
             with self._memory:
                 parts = session.unwritten.take()
             for part in parts:
                 # A journal that was lost still takes lines in the segments we have made in it.
-                if lost is None or session.has_opened(part.segment):
+                if lost is None or session.has_made(part.segment):
                     session.store(part)
                     with self._memory:
                         session.unwritten.written(part)
             if lost is not None:
                 raise lost
-            session.ownership.beat()
 
     def _writing(self) -> Session:
         if self._session is None:
@@ -255,6 +248,10 @@ class Log:
         return self._session
 
     # -- reading ---------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        """Whether the directory holds a journal."""
+        return (self.directory / manifest.FILE).exists()
 
     def refresh(self) -> None:
         """Take note of what others have appended since the last look.
@@ -267,17 +264,10 @@ class Log:
             OSError: If it cannot be read.
         """
         with self._disk:
-            found = manifest.read(self.directory)
-            sizes = segments.sizes(self.directory) if found is not None else {}
-            if self._session is None:
-                self._forget_what_is_gone(found, sizes)
-            ours = {} if self._session is None else self._session.ends
-            damaged: list[tuple[int, int]] = []
-            for number, size in sizes.items():
-                if number not in ours and size > self._ends.get(number, 0):
-                    damaged += [(number, offset) for offset in self._read_in(number)]
-            if damaged:
-                self._warn("%d damaged lines", len(damaged), *damaged[0])
+            session = self._session
+            if session is None:
+                self._intake.forget_what_is_gone()
+            self._intake.refresh(lambda number: session is not None and session.has_made(number))
 
     def find(self, scope: str, key: str) -> Found | None:
         """The newest answer to a question, else the newest failure.
@@ -294,6 +284,17 @@ class Log:
             return None
         run = self._catalog.run_of(unpack(at)[0], found.run)
         return Found(at, run, found.place, line.outcome_of(found))
+
+    def is_answered(self, scope: str, key: str) -> bool:
+        """Whether there is an answer to a question; from memory, so a million may be looked up.
+
+        Args:
+            scope: Whose key it is.
+            key: Of the question.
+        """
+        digest = line.digest_of(scope, key)
+        with self._memory:
+            return bool(self._catalog.best(digest) & OK)
 
     def read(self, at: int) -> Outcome:
         """The outcome that stands at a location, as it was appended.
@@ -367,7 +368,7 @@ class Log:
         """The line at a location; None if it is damaged, or gone."""
         segment, offset = unpack(at)
         with self._memory:
-            session, readers = self._session, self._readers
+            session, readers = self._session, self._intake.readers
             raw = None if session is None else session.unwritten.read(segment, offset)
         if raw is None:
             try:
@@ -386,81 +387,13 @@ class Log:
             )
         return found
 
-    # -- taking note -----------------------------------------------------------------------
-
-    def _read_in(self, segment: int) -> list[int]:
-        """Take note of a segment's new lines; returns the offsets of damaged ones."""
-        from langgraph_hpc_fanout.journal import scan  # noqa: PLC0415 - numpy is slow
-
-        damaged: list[int] = []
-        gathered: list[Heads] = []
-        path, end = segments.path_of(self.directory, segment), self._ends.get(segment, 0)
-        for block in segments.blocks(path, end):
-            heads = scan.heads_of(block)
-            self._note_beginnings(segment, block, heads)
-            damaged += heads.damaged.tolist()
-            gathered.append(heads)
-            if sum(map(len, gathered)) >= _LINES_AT_ONCE:
-                self._note_lines(segment, scan.joined(gathered))
-                gathered.clear()
-            end = block.start + len(block.data)
-        if gathered:
-            self._note_lines(segment, scan.joined(gathered))
-        self._ends[segment] = end
-        return damaged
-
-    def _note_beginnings(self, segment: int, block: segments.Block, heads: Heads) -> None:
-        for offset in heads.offsets[heads.kinds == ord(line.BEGIN[0])].tolist():
-            start = offset - block.start
-            begun = line.decode(block.data[start : block.data.index(b"\n", start)])
-            assert begun is not None  # noqa: S101 - its checksum was right
-            with self._memory:
-                self._catalog.begin(segment, begun.run, begun.data["id"], begun.data["about"])
-
-    def _note_lines(self, segment: int, heads: Heads) -> None:
-        with self._memory:
-            self._catalog.put_all(segment, heads)
-
-    def _forget_what_is_gone(
-        self, found: manifest.Manifest | None, sizes: Mapping[int, int]
-    ) -> None:
-        """Begin anew where the journal was deleted, or is another one now."""
-        name = found.id if found is not None else None
-        shrunk = any(sizes.get(number, -1) < end for number, end in self._ends.items())
-        if shrunk or self._id not in (None, name):
-            with self._memory:
-                self._forget()
-        self._id = name
-
-    def _forget(self) -> None:
-        self._catalog = Catalog()
-        self._readers = segments.Readers(self.directory)
-        self._ends = {}
-        self._id = None
-
-    def _warn_of_torn_tails(self, sizes: Mapping[int, int]) -> None:
-        ends = ((number, self._ends.get(number, 0)) for number in sizes)
-        torn = [(number, end) for number, end in ends if end < sizes[number]]
-        if torn:
-            self._warn("%d torn last lines", len(torn), *torn[0])
-
-    def _warn(self, what: str, count: int, segment: int, offset: int) -> None:
-        logger.warning(
-            f"The journal %s has {what}, the first in segment %d at byte %d; "
-            "what they held is asked again.",
-            self.directory,
-            count,
-            segment,
-            offset,
-        )
-
     def after_fork(self) -> None:
         """A forked child owns nothing, and waits for no thread of its parent's."""
         self._disk = threading.RLock()
         self._memory = threading.Lock()
         self._session = None
         self._holders = 0
-        self._forget()
+        self._intake = Intake(self.directory, self._memory)
 
 
 _logs: WeakValueDictionary[Path, Log] = WeakValueDictionary()

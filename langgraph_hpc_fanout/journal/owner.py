@@ -17,7 +17,7 @@ from pathlib import Path
 
 import orjson
 
-from langgraph_hpc_fanout.journal import files
+from langgraph_hpc_fanout.journal import files, manifest
 from langgraph_hpc_fanout.journal.errors import JournalError
 
 FILE = "owner.json"
@@ -129,19 +129,18 @@ class Ownership:
     def lost(self) -> JournalError | None:
         """What to say when the journal is not ours any more."""
         owner = _read(self._directory / FILE)
-        if owner is None:
-            return JournalError(
-                f"The journal {self._directory} was deleted while it was in use; "
-                "run the graph again to begin a new one.",
-                journal=str(self._directory),
-            )
-        if owner.session == self.owner.session:
+        if owner is not None and owner.session == self.owner.session:
             return None
-        return JournalError(
-            f"The journal {self._directory} was taken over by {owner}; "
-            "run the graph again when that one is done, or give it another journal.",
-            journal=str(self._directory),
-        )
+        if owner is not None:
+            became = (
+                f"was taken over by {owner}; run the graph again when that one is done, "
+                "or give it another journal."
+            )
+        elif (self._directory / manifest.FILE).exists():
+            became = "was taken over by a process that is done; run the graph again."
+        else:
+            became = "was deleted while it was in use; run the graph again to begin a new one."
+        return JournalError(f"The journal {self._directory} {became}", journal=str(self._directory))
 
     def beat(self) -> None:
         """Give a sign, if the last one was some time ago and the journal is still ours."""
@@ -194,6 +193,8 @@ def _succession(directory: Path) -> list[Owner]:
     found: list[Owner] = []
     path = directory / FILE
     while (owner := _read(path)) is not None:
+        if any(each.session == owner.session for each in found):
+            break  # both are damaged, and tell nothing
         found.append(owner)
         path = _claim_path(directory, owner)
     return found

@@ -79,6 +79,7 @@ class SegmentFile:
         path.parent.mkdir(exist_ok=True)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         self.close = weakref.finalize(self, os.close, self._descriptor)
+        self.close.atexit = False  # what is left is written at exit, maybe after finalizers
         files.sync_directory(path.parent)
         files.sync_directory(path.parent.parent)
 

@@ -87,7 +87,7 @@ class Session:
         self._files[part.segment].write(part.start, part.data)
         self.ends[part.segment] = part.end
 
-    def has_opened(self, segment: int) -> bool:
+    def has_made(self, segment: int) -> bool:
         """Whether a segment is there, made by this session."""
         return segment in self._files
 

@@ -24,7 +24,7 @@ from langgraph_hpc_fanout.items.opening import reopen
 from langgraph_hpc_fanout.items.source import Source, SourceError
 from langgraph_hpc_fanout.journal.journal import Journal
 from langgraph_hpc_fanout.nodes.arguments import check
-from langgraph_hpc_fanout.nodes.intake import Given, Intake, state_value
+from langgraph_hpc_fanout.nodes.intake import HEAD, Given, Intake, state_value
 from langgraph_hpc_fanout.pool import Pool
 from langgraph_hpc_fanout.records import FanOutError
 from langgraph_hpc_fanout.runs.calling import TASK_CONCURRENCY
@@ -61,10 +61,10 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
     how many branches LangGraph runs at once. Up to 64 items each have a branch of their own.
 
     Args:
-        items: The state key that holds the list; a file's path, such as `"papers.parquet"`, or
-            another source (`JsonLines`, `Csv`, `Parquet`, `TextFiles`, `OpenAIBatch`,
-            `DeadLetters`); a `Sweep` over one of these; or a function of the state that returns a
-            list, an iterator or a source.
+        items: The state key that holds the list, or the list itself; a file's path, such as
+            `"papers.parquet"`, or another source (`JsonLines`, `Csv`, `Parquet`, `TextFiles`,
+            `OpenAIBatch`, `DeadLetters`); a function of the state that returns a list, an
+            iterator or a source; or a `Sweep` over one of these.
         task: What to do for each item: a `Prompt`, which is asked through the pool's lanes; a
             Runnable (a chain, an agent, a compiled graph); or a function of the item, sync or
             async. These two run where LangGraph runs the node and ask through
@@ -91,7 +91,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             a chat model costs; the others are seen as part of their branch only.
 
     Raises:
-        TypeError: If the task, the pool or the journal is none.
+        TypeError: If the items, the task, the pool or the journal are none.
         ValueError: If a number is out of range, or a setting has no meaning for the task.
 
     Example:
@@ -103,7 +103,12 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
 
     def __init__(
         self,
-        items: str | os.PathLike[str] | Source | Sweep | Callable[[Any], Iterable[Any] | Source],
+        items: str
+        | os.PathLike[str]
+        | Source
+        | Sweep
+        | Sequence[Any]
+        | Callable[[Any], Iterable[Any] | Source],
         task: Prompt | Runnable[Any, Any] | Callable[..., Any] | str | None = None,
         *,
         pool: Pool | None = None,
@@ -120,13 +125,14 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         trace: int = 0,
     ) -> None:
         swept = items if isinstance(items, Sweep) else None
+        asked_about = items.items if isinstance(items, Sweep) else items
         if task is None:
-            task = _task_of_items(items)
+            task = _task_of_items(asked_about, swept)
         elif swept is not None and swept.has_prompts:
             raise ValueError(
                 "FanOutNode(task=...) beside Sweep(prompts=...): say only once what is asked."
             )
-        if key is None and isinstance(items, OpenAIBatch):
+        if key is None and isinstance(asked_about, OpenAIBatch):
             key = _CUSTOM_ID
         if pool is None and isinstance(task, Prompt | str | None):
             what = "a function on the HPC side" if isinstance(task, str) else "a Prompt"
@@ -143,7 +149,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self.shared: tuple[str, ...] = (shared,) if isinstance(shared, str) else tuple(shared)
         self.channel = f"{name}_receipts"
         self.nodes: set[str] = set()
-        self._intake = Intake(name, items.items if isinstance(items, Sweep) else items, journal)
+        self._intake = Intake(name, asked_about, journal)
         self._last_source: tuple[dict[str, Any], Source] | None = None
         self._shard_size = shard_size
         self._key_field = key if isinstance(key, str) else None
@@ -180,7 +186,10 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         endpoints = () if self.plan.pool is None else self.plan.pool.endpoints
         if isinstance(task, Prompt):
             models = sorted({model for each in endpoints for model in each.models} - {FUNCTIONS})
-            shown["model"] = task.model or _listed(models) or "the pool's only model"
+            asked = dict.fromkeys(each.task.model for each in self.plan.variants if each.task.model)
+            shown["model"] = _listed(list(asked or models)) or "the pool's only model"
+            if self.plan.swept:
+                shown["sweep"] = f"{', '.join(self.plan.swept)}: {self.plan.per_item} an item"
         elif isinstance(task, RunnableTask):
             shown["task_concurrency"] = self.plan.task_concurrency or TASK_CONCURRENCY
         if endpoints:
@@ -376,8 +385,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
 
     def _begin_again(self, branch: Mapping[str, Any], context: Any) -> Run:
         """The run of a branch that comes back after a restart."""
-        first = self._reopened(branch["source"]).read(branch["start"], branch["start"] + 1)
-        head = first if branch["count"] else ()
+        head = self._reopened(branch["source"]).read(0, HEAD)  # the same for all branches
         return Run(branch["run"], self.plan.adapted(context, head), branch["shared"])
 
     def _shard_again(self, branch: Mapping[str, Any]) -> Shard:
@@ -406,12 +414,12 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         return {self.channel: receipts}
 
 
-def _task_of_items(items: Any) -> Prompt | None:
-    """What is asked where no task is given: the items say it, or a sweep does."""
+def _task_of_items(items: Any, swept: Sweep | None) -> Prompt | None:
+    """What is asked where no task is given: a sweep says it, or the items do."""
+    if swept is not None and swept.has_prompts:
+        return None
     if isinstance(items, OpenAIBatch):
         return ReadyRequest()
-    if isinstance(items, Sweep) and items.has_prompts:
-        return None
     raise TypeError("FanOutNode(task=...) is missing: say what to do for each item.")
 
 

@@ -114,8 +114,8 @@ class ReduceNode(Runnable[Any, dict[str, Any]]):
             raise
 
     def _levels(self, config: RunnableConfig | None) -> Levels:
-        plan = self.fan_out.plan.adapted(get_runtime().context)
-        return Levels(plan, config or {}, writer_of_this_branch())
+        context = get_runtime().context
+        return Levels(self.fan_out.plan, context, config or {}, writer_of_this_branch())
 
     def _reduce(self, state: Mapping[str, Any], levels: Levels) -> dict[str, Any]:
         results = self._results(state)

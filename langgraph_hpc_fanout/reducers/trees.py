@@ -41,6 +41,8 @@ class Tree:
 
     def __init__(self, prompt: Prompt, fan_in: int, pool: Pool | None) -> None:
         _check(fan_in)
+        if prompt.samples > 1:
+            raise ValueError("tree asks once for each group; leave samples= out of its prompt.")
         if absent := prompt.missing_fields([dict.fromkeys(_FIELDS, "")], {}):
             raise ValueError(
                 f"tree's prompt wants {', '.join(map(repr, absent))}; it has "
@@ -73,12 +75,11 @@ class Tree:
         for number, _ in enumerate(level_sizes(len(results), self.fan_in), 1):
             groups = Groups(results, self.fan_in, number)
             results = levels.ask(groups, self.prompt, f"{name}_level_{number}", self.pool)
-            # A group none of whose members has an answer was not asked, and is left out as well.
-            failures = [each.error for each in results if each.error and each.attempts]
-            if failures:
+            lost = _lost(groups, results)
+            if (first := next(lost, None)) is not None:
                 raise FanOutError(
-                    f"{name}: {len(failures)} of {len(results)} groups of level {number} have no "
-                    f"summary, so the whole would lack them; the first: {failures[0].message}",
+                    f"{name}: {1 + sum(1 for _ in lost)} of {len(results)} groups of level "
+                    f"{number} have no summary, so the whole would lack them; the first: {first}",
                     outcomes=results,
                     journal=results.journal,
                 )
@@ -166,6 +167,15 @@ class Groups:
             "level": self._level,
             "members": [first, end - 1],
         }
+
+
+def _lost(groups: Groups, results: Results) -> Iterator[str]:
+    """Why groups have no summary; those of failures only have none to lose."""
+    if not results.failed:
+        return
+    for outcome, group in zip(results, groups.read(0, len(groups)), strict=True):
+        if outcome.error is not None and not isinstance(group, BadRow):
+            yield outcome.error.message
 
 
 def _check(fan_in: int) -> None:

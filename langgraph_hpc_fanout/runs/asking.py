@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError, Scheduler, explain
+from langgraph_hpc_fanout.endpoints.chat import usage_of
 from langgraph_hpc_fanout.items.source import BadRow
+from langgraph_hpc_fanout.journal.line import digest_of
 from langgraph_hpc_fanout.records import NOTHING, Failure, Outcome, Reply, Request, Usage
 from langgraph_hpc_fanout.runs.answers import ASKED
 from langgraph_hpc_fanout.tasks.answer import Answer
@@ -40,6 +42,7 @@ class Question:
         shard: The shard of its item.
         offset: Its place in the shard.
         asked: Hash of what is asked, where the key is the user's own.
+        key: The user's own key; empty where the request's is the item's.
         reasks: How often it was asked again because an answer did not fit the schema.
         usage: Tokens of the answers that did not fit.
     """
@@ -47,6 +50,7 @@ class Question:
     shard: Shard
     offset: int
     asked: str | None = None
+    key: str = ""
     reasks: int = 0
     usage: Usage | None = None
 
@@ -60,6 +64,7 @@ class Asking:
     """
 
     def __init__(self, run: Run, variants: Sequence[int]) -> None:
+        self.variants = variants
         self.reader = run.reader(variants, self.refresh)
         self._run = run
         self._plan = run.plan
@@ -68,6 +73,7 @@ class Asking:
         self._scheduler: Scheduler | None = None
         self._job: Job | None = None
         self._in_words = False
+        self._paused = False
 
     @property
     def in_flight(self) -> int:
@@ -91,6 +97,7 @@ class Asking:
             item_deadline=self._plan.item_deadline,
             concurrency=self._plan.concurrency,
         )
+        self._job.paused = self._paused
         await self._run.recover(scheduler.lanes)
         if self._run.closed:
             return
@@ -100,6 +107,23 @@ class Asking:
         """There are more items."""
         if self._scheduler is not None and self._job is not None:
             self._scheduler.refresh(self._job)
+
+    def look_up(self, place: Place) -> None:
+        """Settle a place whose outcome is known, or cannot be asked for; ask nothing."""
+        self._ticket_for(place)
+
+    def pause(self) -> None:
+        """Send nothing more for now."""
+        self._paused = True
+        if self._job is not None:
+            self._job.paused = True
+
+    def go_on(self) -> None:
+        """Send again."""
+        self._paused = False
+        if self._job is not None:
+            self._job.paused = False
+        self.refresh()
 
     def stop(self) -> None:
         """Send nothing more, cancel what is in flight."""
@@ -144,7 +168,7 @@ class Asking:
             self._run.refuse(place, Failure("permanent", item.reason))
             return None
         task = self._plan.variants[shard.variant(offset)].task
-        asked = None
+        asked, own = None, ""
         try:
             sample = shard.sample(offset)
             request: Request = task.request(
@@ -153,16 +177,17 @@ class Asking:
             if isinstance(key, Exception):
                 raise key
             if key is not None:
-                asked = request.key
-                request = replace(request, key=self._plan.key_of(key, shard, offset))
+                asked, own = request.key, self._plan.key_of(key, shard, offset)
+                # Two fan-outs may mean different things by it, and share an endpoint.
+                request = replace(request, key=digest_of(self._plan.scope, own))
         except Exception as error:  # noqa: BLE001 - the item's fault, whatever it is
             self._run.cannot_ask(place, error)
             return None
-        if self._run.known(place, request.key, asked, task.accepts):
+        if self._run.known(place, own or request.key, asked, task.accepts):
             return None
         if self._in_words and isinstance(task, Prompt) and task.has_schema(request):
             request = task.in_words(request)
-        ticket = Ticket(Question(shard, offset, asked), request)
+        ticket = Ticket(Question(shard, offset, asked, own), request)
         return None if self._is_under_way(ticket) else ticket
 
     def _is_under_way(self, ticket: Ticket) -> bool:
@@ -174,8 +199,12 @@ class Asking:
 
     def _take_back(self, ticket: Ticket, reply: Reply | None, endpoint: str) -> None:
         if reply is not None and reply.body is not None:
+            if reply.usage is not None and reply.usage.estimated:
+                # Guessed without the prompt, which nobody knew who fetched it.
+                reply = replace(reply, usage=usage_of(ticket.request, reply.body))
             ticket.attempts = reply.tries
             self._settle(ticket, reply, endpoint, reply.seconds or 0.0)
+            self._run.keeper.flush_soon()  # where it came from, it is gone
         elif self._job is not None and self._scheduler is not None:
             self._job.push(ticket)
             self._scheduler.offer(self._job)
@@ -207,6 +236,8 @@ class Asking:
                 return
             outcome = _answered(ticket, reply.body, answer, usage, endpoint, seconds)
         self._run.record(question.shard, question.offset, outcome)
+        if self._run.recovery is not None:
+            self._run.recovery.forget(ticket.request.key)
 
     def _say_in_words(self, failure: Failure) -> None:
         if not self._in_words:
@@ -276,7 +307,7 @@ def _outcome(
         meta = {**meta, ASKED: question.asked}
     fields = {"usage": question.usage, **fields}
     return question.shard.outcome(
-        ticket.request.key,
+        question.key or ticket.request.key,
         question.offset,
         ok=ok,
         endpoint=endpoint,

@@ -17,7 +17,7 @@ import logging
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -89,7 +89,8 @@ class Calling:
         config: RunnableConfig,
     ) -> None:
         plan = run.plan
-        self.reader = run.reader([0], self.refresh)
+        self.variants: Sequence[int] = (0,)
+        self.reader = run.reader(self.variants, self.refresh)
         self._run = run
         self._task = task
         self._deadline = plan.item_deadline
@@ -101,6 +102,7 @@ class Calling:
             most = self._most * (1 + _SPARE_THREADS)
             self._threads = ThreadPoolExecutor(most, thread_name_prefix=f"{plan.name}-task")
             self._free_threads = most
+        self._paused = False  # read by both, and no harm when that is late
         # On the dispatch loop
         self._handed_over = 0
         self._config = config
@@ -114,8 +116,8 @@ class Calling:
 
     @property
     def in_flight(self) -> int:
-        """How many calls are under way."""
-        return len(self._under_way)
+        """How many calls are under way, or their outcomes on the way back."""
+        return len(self._under_way) + len(self._done)
 
     # -- on the dispatch loop -------------------------------------------------------------
 
@@ -125,6 +127,8 @@ class Calling:
 
     def refresh(self) -> None:
         """Hand more calls to the host: enough to keep it busy, few enough to keep in memory."""
+        if self._paused:
+            return
         calls = []
         for _ in range(_LOOKED_AT):
             if self._handed_over >= 2 * self._most or (place := self.reader.take()) is None:
@@ -136,6 +140,20 @@ class Calling:
             asyncio.get_running_loop().call_soon(self.refresh)
         if calls:
             self._on_host(self._accept, calls)
+
+    def look_up(self, place: Place) -> None:
+        """Settle a place whose outcome is known, or cannot be asked for; call nothing."""
+        self._call_for(place)
+
+    def pause(self) -> None:
+        """Begin nothing more for now."""
+        self._paused = True
+
+    def go_on(self) -> None:
+        """Begin again."""
+        self._paused = False
+        self._on_host(self._begin)
+        self.refresh()
 
     def stop(self) -> None:
         """Begin nothing more, cancel what is under way; threads end when they have answered."""
@@ -181,7 +199,7 @@ class Calling:
         self._begin()
 
     def _begin(self) -> None:
-        while self._ahead and self._has_room() and not self._stopped:
+        while self._ahead and self._has_room():
             call = self._ahead.popleft()
             task = self._host.create_task(
                 self._answer(call), context=contextvars.Context(), name=self._task.name
@@ -190,9 +208,8 @@ class Calling:
             task.add_done_callback(self._ended)
 
     def _has_room(self) -> bool:
-        return len(self._under_way) < self._most and (
-            self._threads is None or self._free_threads > 0
-        )
+        is_held = self._paused or self._stopped or len(self._under_way) >= self._most
+        return not is_held and (self._threads is None or self._free_threads > 0)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
@@ -259,8 +276,14 @@ class Calling:
             return await self._task.ainvoke(call.input, config)
         scope = Scope()
         work = partial(_caught, self._task.invoke, call.input, config)
+        try:
+            made = self._threads.submit(context_of(scope).run, work)
+        except RuntimeError:  # the interpreter is ending, and starts no thread any more
+            self._stopped = True
+            why = "The program ended before the run did."
+            dispatch_loop().loop.call_soon_threadsafe(self._run.fail, why)
+            raise asyncio.CancelledError from None
         self._free_threads -= 1
-        made = self._threads.submit(context_of(scope).run, work)
         made.add_done_callback(lambda _: self._on_host(self._free_thread))
         try:
             value, error = await asyncio.wrap_future(made)

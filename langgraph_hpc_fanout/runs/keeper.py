@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -17,7 +18,7 @@ from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.journal.journal import Journal
 from langgraph_hpc_fanout.journal.log import Log, log_at
 from langgraph_hpc_fanout.journal.results import Results
-from langgraph_hpc_fanout.records import Outcome
+from langgraph_hpc_fanout.records import NOTHING, Outcome
 from langgraph_hpc_fanout.runs.shard import Shard
 
 logger = logging.getLogger("langgraph_hpc_fanout")
@@ -35,11 +36,13 @@ class Known:
     Attributes:
         outcome: It.
         run: The run that paid for it.
+        place: Its place in that run.
         at: Where it stands in the run's own journal; None when it is elsewhere.
     """
 
     outcome: Outcome
     run: str
+    place: int | None = None
     at: int | None = None
 
 
@@ -66,8 +69,8 @@ class Host(Protocol):
         """The disk takes them again."""
         ...
 
-    def fail(self, why: str) -> None:
-        """The journal is not ours any more."""
+    def lose(self, why: str) -> None:
+        """The journal is not ours any more, or cannot be used."""
         ...
 
 
@@ -138,25 +141,31 @@ class Keeper:
             kept = self._inline.get(key)
             return None if kept is None else Known(kept, self._run)
         if (found := self._log.find(self._scope, key)) is not None and found.outcome.ok:
-            return Known(found.outcome, found.run, found.at)
+            return Known(found.outcome, found.run, found.place, found.at)
         for cache in self._caches:
             elsewhere = cache.find(self._scope, key)
             if elsewhere is not None and elsewhere.outcome.ok:
                 return Known(elsewhere.outcome, elsewhere.run)
-        return None if found is None else Known(found.outcome, found.run, found.at)
+        return None if found is None else Known(found.outcome, found.run, found.place, found.at)
 
     def reuse(self, shard: Shard, offset: int, known: Known, meta: Mapping[str, Any]) -> Outcome:
-        """Keep what is known as the outcome of a place, and return it."""
-        found = known.outcome
-        outcome = replace(
-            found,
-            index=shard.index(offset),
-            sample=shard.sample(offset),
-            attempts=0,
-            meta={**found.meta, **meta, "cached": True},
-        )
+        """Keep what is known as the outcome of a place, and return it.
+
+        What the run itself has asked for this place, before it was interrupted, stays as it is.
+        """
+        outcome, place = known.outcome, shard.place(offset)
+        if (known.run, known.place) == (self._run, place):
+            meta = NOTHING
+        else:
+            outcome = replace(
+                outcome,
+                index=shard.index(offset),
+                sample=shard.sample(offset),
+                attempts=0,
+                meta={**outcome.meta, **meta, "cached": True},
+            )
         if self._log is not None and known.at is not None:
-            self._log.reuse(self._run, shard.place(offset), known.at, meta or None)
+            self._log.reuse(self._run, place, known.at, meta or None)
             self._flush_when_much(self._log)
         else:
             self.keep(shard, offset, outcome)
@@ -171,7 +180,8 @@ class Keeper:
             self._flush_when_much(self._log)
             return
         shard.outcomes[offset] = outcome
-        if outcome.ok:
+        earlier = self._inline.get(outcome.key)
+        if outcome.ok or earlier is None or not earlier.ok:
             self._inline[outcome.key] = outcome
         self._inline_bytes += _weight(outcome)
         if self._inline_bytes > INLINE_BYTES:
@@ -201,8 +211,11 @@ class Keeper:
         dispatch_loop().forget(self.close)
         try:
             await _in_thread(log.release)
-        except (OSError, JournalError) as error:
+        except JournalError as error:
+            logger.error("%s", error)  # noqa: TRY400 - no fault of ours
+        except OSError as error:
             logger.error("The journal %s cannot be written: %s", log.directory, error)  # noqa: TRY400
+            dispatch_loop().at_exit(partial(_in_thread, log.release))  # there may be room by then
 
     def outcomes(self) -> Iterable[Outcome]:
         """What was kept, in input order."""
@@ -214,12 +227,16 @@ class Keeper:
     # -- the journal ----------------------------------------------------------------------
 
     def _acquire(self, journal: Journal) -> Log:
+        self._caches = [log_at(directory) for directory in journal.cache]
+        for cache in self._caches:
+            if not cache.exists():
+                raise JournalError(
+                    f"There is no journal {cache.directory} to be a cache; correct its path, or "
+                    "leave it out."
+                )
+            cache.refresh()  # before the journal is ours, for it may raise
         log = journal.log
         log.acquire(takeover=journal.takeover)
-        for directory in journal.cache:
-            cache = log_at(directory)
-            cache.refresh()
-            self._caches.append(cache)
         log.begin(self._run, self._about)
         return log
 
@@ -238,13 +255,16 @@ class Keeper:
                 if not self._unflushed:
                     break
         except JournalError as error:
-            self._host.fail(str(error))
+            self._host.lose(str(error))
         except OSError as error:
             self._unflushed += shards
-            self._host.stall(f"The journal {log.directory} cannot be written: {error}.")
+            self._host.stall(
+                f"The journal {log.directory} cannot be written: {error}. Make room and run again; "
+                "what could not be written is kept until this process ends."
+            )
         except Exception as error:
             logger.exception("The journal %s", log.directory)
-            self._host.fail(f"A fault in the journal {log.directory}: {error!r}")
+            self._host.lose(f"A fault in the journal {log.directory}: {error!r}")
         else:
             self._host.unstall()
             self._host.reported()
@@ -253,7 +273,10 @@ class Keeper:
 
     def _spill(self) -> None:
         """Move the outcomes kept so far to a temporary journal."""
-        self._journal = journal = Journal.temporary(self._run)
+        journal = Journal.temporary(self._run)
+        # On the loop, once: a new directory, in which nobody else writes.
+        self._log = self._acquire(journal)
+        self._journal = journal
         logger.warning(
             "%s: its outcomes outgrew %d MB of graph state and are kept in %s; "
             "give FanOutNode a journal= to say where.",
@@ -261,8 +284,6 @@ class Keeper:
             INLINE_BYTES // 2**20,
             journal.directory,
         )
-        # On the loop, once: a new directory, in which nobody else writes.
-        self._log = self._acquire(journal)
         self._inline.clear()
         for shard in self._host.all_shards():
             for offset, outcome in shard.outcomes.items():

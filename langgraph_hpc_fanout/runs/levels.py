@@ -27,12 +27,14 @@ class Levels:
 
     Args:
         plan: Of the fan-out whose outcomes are reduced.
+        context: What the user's context overrides, it overrides here, too.
         config: Settings of the reduce node's call.
         writer: Where progress goes.
     """
 
-    def __init__(self, plan: Plan, config: RunnableConfig, writer: Writer) -> None:
+    def __init__(self, plan: Plan, context: Any, config: RunnableConfig, writer: Writer) -> None:
         self._plan = plan
+        self._context = context
         self._config = config
         self._writer = writer
         self._run: Run | None = None
@@ -42,7 +44,8 @@ class Levels:
         """The outcomes of a prompt for each item of a source. Blocks.
 
         Raises:
-            FanOutError: If the run cannot go on, or was cancelled.
+            FanOutError: If the run cannot go on, or was cancelled; or the context overrides
+                something with a value that cannot be.
         """
         plan = replace(
             self._plan,
@@ -52,8 +55,12 @@ class Levels:
             key=None,
             trace=0,
             swept=(),
-        )
-        about: Mapping[str, Any] = {"total": len(source), "items": source.name}
+        ).adapted(self._context)
+        about: Mapping[str, Any] = {
+            "total": len(source),
+            "items": source.name,
+            "level_of": self._plan.name,
+        }
         run = self._run = Run(new_run_id(), plan, {}, about)
         shard = plan.shard(0, source, 0, len(source))
         run.add(shard)

@@ -61,9 +61,6 @@ class Reader:
         identify: Makes keys with the user's code; None where the task makes them.
         more: Called when there are rows again.
         failed: Called with a sentence when a source cannot be read.
-
-    Attributes:
-        paused: Whether nothing is to be handed out for now.
     """
 
     def __init__(
@@ -75,7 +72,6 @@ class Reader:
     ) -> None:
         self._steps = steps
         self._identify = identify
-        self.paused = False
         self._more = more
         self._failed = failed
         self._shards: deque[Shard] = deque()
@@ -100,8 +96,6 @@ class Reader:
 
     def take(self) -> Place | None:
         """The next place, or None when there is none right now."""
-        if self.paused:
-            return None
         if self._row is None:
             if len(self._rows) < _AHEAD:
                 self._read_on()
@@ -121,6 +115,7 @@ class Reader:
         if self._reading is not None:
             self._reading.cancel()
         self._shards.clear()
+        self._stream = None
         self._rows.clear()
         self._row = None
         self._untaken = 0
@@ -161,8 +156,8 @@ class Reader:
                 yield _Row(shard, number * shard.per_item, item, *self._identity(item))
             if number + 1 != shard.count:
                 raise SourceError(
-                    f"{shard.source.name} ended after item {shard.start + number}, "
-                    f"{shard.stop} items were counted"
+                    f"{shard.source.name} ended before item {shard.start + number + 1}, "
+                    f"though {shard.stop} were counted"
                 )
 
     def _identity(self, item: Any) -> tuple[str | Exception | None, str | None]:
@@ -171,6 +166,8 @@ class Reader:
             return None, None
         try:
             key, asked = self._identify(item)
+            if isinstance(key, str):
+                key.encode()  # what cannot be written down cannot be a key
         except Exception as error:  # noqa: BLE001 - the item's fault, whatever it is
             return error, None
         if not isinstance(key, str) or not key:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 from langgraph_hpc_fanout.runs.run import Run
-from langgraph_hpc_fanout.runs.shard import Shard
+from langgraph_hpc_fanout.runs.shard import Shard, own_copy
 
 _FORGET_SECONDS = 600.0
 """Age at which a run is forgotten whose branches never came."""
@@ -108,7 +108,7 @@ class Registry:
         entry = self._entries.get(run_id) or self._enter(begin())
         if not entry.run.add(shard):
             if entry.run.error is not None:
-                raise entry.run.error
+                raise own_copy(entry.run.error)
             entry = self._enter(begin())
             entry.run.add(shard)
         return self._enlist(entry, shard, invocation)
@@ -154,11 +154,11 @@ class Registry:
         entry = self._entries.get(run_id)
         if entry is not None and entry.run.error is not None:
             if entry.invocation is invocation:
-                raise entry.run.error
+                raise own_copy(entry.run.error)
             del self._entries[run_id]
         if (tombstone := self._tombstones.get(run_id)) is not None:
             if tombstone[0] is invocation and invocation is not None:
-                raise tombstone[1]
+                raise own_copy(tombstone[1])
             del self._tombstones[run_id]
 
     def _forget_old(self) -> None:

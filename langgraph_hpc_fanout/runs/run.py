@@ -14,10 +14,11 @@ from langchain_core.runnables import RunnableConfig
 
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
+from langgraph_hpc_fanout.endpoints.protocol import Resumable
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.records import NOTHING, Failure, FanOutError, Outcome
 from langgraph_hpc_fanout.runs import garbage
-from langgraph_hpc_fanout.runs.answers import Answers
+from langgraph_hpc_fanout.runs.answers import ASKED, Answers, Seat
 from langgraph_hpc_fanout.runs.asking import Asking, words_of
 from langgraph_hpc_fanout.runs.calling import Calling
 from langgraph_hpc_fanout.runs.interrupt import INTERRUPTED, InterruptWatch
@@ -38,7 +39,7 @@ _FLUSH_SECONDS = 0.5
 SWEEP = "sweep"
 """Of outcomes in a sweep: their coordinates, in `meta`."""
 _TURN = 512
-"""Most items timed out in a row before others may run."""
+"""Most items settled in a row before others may run."""
 
 
 class Work(Protocol):
@@ -46,6 +47,8 @@ class Work(Protocol):
 
     reader: Reader
     """What hands out its places."""
+    variants: Sequence[int]
+    """Numbers of the variants whose places those are."""
 
     @property
     def in_flight(self) -> int:
@@ -58,6 +61,18 @@ class Work(Protocol):
 
     def refresh(self) -> None:
         """There are more items."""
+        ...
+
+    def look_up(self, place: Place) -> None:
+        """Settle a place whose outcome is known, or cannot be asked for; ask nothing."""
+        ...
+
+    def pause(self) -> None:
+        """Begin nothing more for now; what is under way goes on."""
+        ...
+
+    def go_on(self) -> None:
+        """End a pause."""
         ...
 
     def stop(self) -> None:
@@ -134,7 +149,7 @@ class Run:
             config: The branch's settings.
         """
         with self._lock:
-            if self._started:
+            if self._started or self.closed:
                 return
             self._started = True
         garbage.relax()
@@ -166,10 +181,11 @@ class Run:
 
     async def recover(self, lanes: Sequence[Lane]) -> None:
         """Wait for what a process that is gone has sent to these, and note what is sent now."""
-        if self.keeper.log is None:
+        outliving = [lane for lane in lanes if isinstance(lane.endpoint, Resumable)]
+        if self.keeper.log is None or not outliving:
             return
         if self._recovering is None:
-            self.recovery = Recovery(self.keeper.log, lanes, self._is_answered)
+            self.recovery = Recovery(self.keeper.log, outliving)
             self._recovering = asyncio.get_running_loop().create_task(self.recovery.start())
         await self._recovering
 
@@ -181,7 +197,7 @@ class Run:
         if isinstance(found, Known):
             self._reuse(place.shard, place.offset, found)
         elif isinstance(found, Failure):
-            self.refuse(place, found)
+            self.refuse(place, found, {ASKED: asked})
         return found is not None
 
     def record(self, shard: Shard, offset: int, outcome: Outcome) -> None:
@@ -193,17 +209,28 @@ class Run:
         known = self.keeper.find(outcome.key)
         if known is None or not outcome.ok:
             known = Known(outcome, self.id)
-        for other, place in waiting:
-            self._reuse(other, place, known)
+        if len(waiting) > _TURN:
+            self._in_background(self._reuse_in_turns(waiting, known))
+        else:
+            for other, place in waiting:
+                self._reuse(other, place, known)
 
-    def refuse(self, place: Place, failure: Failure) -> None:
+    async def _reuse_in_turns(self, waiting: Sequence[Seat], known: Known) -> None:
+        for number, (shard, offset) in enumerate(waiting, 1):
+            if self.closed:
+                return
+            self.guard(self._reuse, shard, offset, known)
+            if number % _TURN == 0:
+                await asyncio.sleep(0)
+
+    def refuse(self, place: Place, failure: Failure, meta: Mapping[str, Any] = NOTHING) -> None:
         """Record that a place has no answer, and was not asked for one."""
         shard, offset = place.shard, place.offset
         if isinstance(place.key, str):
             key = self.plan.key_of(place.key, shard, offset)
         else:
             key = _key(place.item)
-        self._keep(shard, offset, shard.outcome(key, offset, ok=False, error=failure))
+        self._keep(shard, offset, shard.outcome(key, offset, ok=False, error=failure, meta=meta))
 
     def cannot_ask(self, place: Place, error: Exception) -> None:
         """Record that nothing could be asked for a place, for this reason."""
@@ -226,12 +253,18 @@ class Run:
         if not self.closed:
             self._end(error)
 
-    def end_early(self, why: str, level: int) -> None:
-        """End the run: every branch that is not complete raises, after a flush."""
+    def end_early(self, why: str, level: int, *, is_kept: bool = True) -> None:
+        """End the run: every branch that is not complete raises, after a flush.
+
+        Args:
+            why: A sentence, or several.
+            level: Of the line in the log.
+            is_kept: Whether what was answered is in the journal then.
+        """
         if self.closed:
             return
         journal = self.keeper.directory
-        if journal is not None and self._progress.done:
+        if is_kept and journal is not None and self._progress.done:
             why = f"{why} What was answered is kept in {journal}; run again to go on."
         error = FanOutError(why, outcomes=self.keeper.outcomes(), journal=journal)
         done, total = self._progress.done, self._progress.total
@@ -242,14 +275,18 @@ class Run:
         """Call something of ours; a bug ends the run loudly instead of hanging it."""
         try:
             return function(*args)
+        except JournalError as error:
+            self.fail(str(error))
         except Exception as error:
             logger.exception("%s", self)
             self.fail(f"A fault in the fan-out {self.plan.name}: {error!r}")
-            return None
+        return None
 
     # -- on the dispatch loop -------------------------------------------------------------
 
     async def _main(self) -> None:
+        if self.closed:
+            return
         try:
             loop = asyncio.get_running_loop()
             self._progress.begin()
@@ -301,16 +338,12 @@ class Run:
             self._hand_over(shard)
             self.refresh()
 
-    def _is_answered(self, key: str) -> bool:
-        known = self.keeper.find(key)
-        return known is not None and known.outcome.ok
-
     def _reuse(self, shard: Shard, offset: int, known: Known) -> None:
         if shard.done[offset]:
             return
         coordinates = self.plan.coordinates(shard, offset)
         meta = {SWEEP: dict(coordinates)} if coordinates else NOTHING
-        self._count(shard, offset, self.keeper.reuse(shard, offset, known, meta))
+        self._count(shard, offset, self.keeper.reuse(shard, offset, known, meta), known=True)
 
     def _keep(self, shard: Shard, offset: int, outcome: Outcome) -> None:
         """Keep an outcome, the first for its place."""
@@ -321,9 +354,9 @@ class Run:
         self.keeper.keep(shard, offset, outcome)
         self._count(shard, offset, outcome)
 
-    def _count(self, shard: Shard, offset: int, outcome: Outcome) -> None:
+    def _count(self, shard: Shard, offset: int, outcome: Outcome, *, known: bool = False) -> None:
         shard.take_note(offset, outcome)
-        self._progress.count(outcome)
+        self._progress.count(outcome, known=known)
         if shard.complete:
             self._finish(shard)
 
@@ -345,22 +378,25 @@ class Run:
             self.closed = True
         self._wind_up()
 
+    def lose(self, why: str) -> None:
+        """The journal is not ours any more, or cannot be used: end."""
+        self.end_early(why, logging.ERROR, is_kept=False)
+
     def stall(self, why: str) -> None:
         """The disk takes nothing: send nothing more, and end when nothing is under way."""
         if self._stalled is None:
             logger.error("%s: %s Nothing more is sent until it can be.", self.plan.name, why)
+            for work in self._works:
+                work.pause()
         self._stalled = why
-        for work in self._works:
-            work.reader.paused = True
 
     def unstall(self) -> None:
         """The disk takes outcomes again."""
-        if self._stalled is not None:
+        if self._stalled is not None and not self.closed:
             self._stalled = None
             logger.warning("%s: the journal can be written again.", self.plan.name)
             for work in self._works:
-                work.reader.paused = False
-            self.refresh()
+                work.go_on()
 
     def _is_let_go(self) -> bool:
         return all(shard.future.done() for shard in self.all_shards())
@@ -401,6 +437,8 @@ class Run:
     async def _time_out(self, shards: Sequence[Shard]) -> None:
         message = f"The run's deadline of {self.plan.deadline:g} s passed before it was answered."
         failure = Failure("timeout", message)
+        self._answers = Answers(self.id, self.keeper)  # nothing is being asked any more
+        work_of = {variant: work for work in self._works for variant in work.variants}
         more = asyncio.Event()
         reader = self.reader(range(len(self.plan.variants)), more.set)
         for shard in shards:
@@ -409,7 +447,10 @@ class Run:
             for _ in range(_TURN):
                 if (place := reader.take()) is None:
                     break
-                if not place.shard.done[place.offset]:
+                shard, offset = place.shard, place.offset
+                if not shard.done[offset]:  # what is known is answered all the same
+                    self.guard(work_of[shard.variant(offset)].look_up, place)
+                if not shard.done[offset]:
                     self.guard(self.refuse, place, failure)
             if place is None and reader.untaken:
                 await more.wait()
@@ -444,7 +485,8 @@ class Run:
         self._wind_up()
 
     def _wind_up(self) -> None:
-        garbage.restore()
+        if self._started:
+            garbage.restore()
         self._leave()
         if self._deadline is not None:
             self._deadline.cancel()
@@ -471,7 +513,7 @@ class Run:
                 flushed = 0.0
                 self.keeper.flush_soon()
             if self._stalled is not None and not self._in_flight():
-                self.end_early(self._stalled, logging.ERROR)
+                self.end_early(self._stalled, logging.ERROR, is_kept=False)
 
 
 _endings: set[asyncio.Task[None]] = set()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import copy
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_hpc_fanout.items.source import Readable
 from langgraph_hpc_fanout.journal.columns import to_columns
-from langgraph_hpc_fanout.records import Outcome
+from langgraph_hpc_fanout.records import FanOutError, Outcome
 from langgraph_hpc_fanout.runs.receipts import Receipt
 from langgraph_hpc_fanout.stats import Stats
 
@@ -163,7 +164,12 @@ class Shard:
         """Let the branch raise."""
         for future in self._futures():
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(own_copy(error))
 
     def _futures(self) -> list[concurrent.futures.Future[Any]]:
         return [self.future, *self.traced.values()]
+
+
+def own_copy(error: BaseException) -> BaseException:
+    """A run's error for one branch alone, to which Python and LangGraph add frames and notes."""
+    return copy.copy(error) if isinstance(error, FanOutError) else error

@@ -16,6 +16,8 @@ _SET_BY_US = ("model", "stream", "stream_options")
 class ReadyRequest(Prompt):
     """Sends each item's `body` as it is, to the model that the prompt names, or the body.
 
+    Parameters that a sweep or a context gives take the place of the body's own.
+
     Args:
         model: Logical model name; by default that of each body, which must then be one for all.
     """
@@ -65,6 +67,9 @@ class ReadyRequest(Prompt):
                 f"its body names the model {named!r}, that of the first {self._of_bodies!r}"
             )
         sent = {name: value for name, value in body.items() if name not in _SET_BY_US}
+        sent.update(self._parameters)
+        if sample and isinstance(sent.get("seed"), int):
+            sent["seed"] += sample
         key = content_key({"model": asked, "body": sent, "sample": sample})
         tokens = sum(estimate_tokens(text_of(message)) for message in messages)
         most = sent.get("max_tokens") or sent.get("max_completion_tokens")

@@ -49,14 +49,14 @@ class Progress:
         """Seconds since the run began."""
         return self._clock() - self._started
 
-    def count(self, outcome: Outcome) -> None:
-        """Take note of an outcome."""
+    def count(self, outcome: Outcome, *, known: bool = False) -> None:
+        """Take note of an outcome; of one that was known before, nothing was asked."""
         if outcome.error is not None:
             self.failures[outcome.error.kind] += 1
             self._messages.setdefault(outcome.error.kind, outcome.error.message)
         else:
             self.ok += 1
-        if outcome.attempts == 0:
+        if known or outcome.attempts == 0:
             self.cached += outcome.ok
             return
         if outcome.endpoint is not None:

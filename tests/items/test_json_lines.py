@@ -210,3 +210,12 @@ def test_a_forked_process_has_a_place_of_its_own(many):
     assert list(many.read(0, 1000)) == list(range(1000))
     assert read_by_a_child(many, 1000, 2000) == list(range(1000, 2000))
     assert list(many.read(1000, 3000)) == list(range(1000, 3000))
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_a_link_to_a_file_of_another_name(tmp_path, suffix):
+    write(tmp_path / f"blob{suffix}", b'{"a": 1}\n').rename(tmp_path / "blob")
+    (tmp_path / f"x.jsonl{suffix}").symlink_to("blob")
+    source = JsonLines(tmp_path / f"x.jsonl{suffix}")
+    assert everything(source) == [{"a": 1}]
+    check_slices(source)

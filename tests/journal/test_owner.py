@@ -12,7 +12,7 @@ import orjson
 import pytest
 from journals import python
 
-from langgraph_hpc_fanout.journal import files
+from langgraph_hpc_fanout.journal import files, manifest
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.journal.owner import FILE, Owner, Ownership
 
@@ -129,6 +129,13 @@ def test_an_owner_who_is_alive_is_followed_when_one_is_told_to(tmp_path):
     before.give_up()
     assert told(tmp_path) == after.owner
     assert names(tmp_path) == [FILE]
+
+
+def test_one_who_was_followed_by_a_process_that_is_done(tmp_path):
+    manifest.ensure(tmp_path)
+    before = claim(tmp_path)
+    claim(tmp_path, takeover=True).give_up()
+    assert "was taken over by a process that is done" in str(before.lost())
 
 
 def test_a_journal_that_is_deleted_is_lost(tmp_path):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -14,7 +14,7 @@ from uuid import UUID
 from yarl import URL
 
 from langgraph_hpc_fanout.endpoints.globus_compute.faults import Trouble
-from langgraph_hpc_fanout.endpoints.globus_compute.listeners import Listener, Listeners
+from langgraph_hpc_fanout.endpoints.globus_compute.listeners import Listeners
 from langgraph_hpc_fanout.endpoints.globus_compute.losses import Losses
 from langgraph_hpc_fanout.endpoints.globus_compute.pace import Pace, parts_of
 from langgraph_hpc_fanout.endpoints.globus_compute.session import Part, Session, Traffic
@@ -30,7 +30,7 @@ from langgraph_hpc_fanout.endpoints.globus_compute.shipping import (
 from langgraph_hpc_fanout.endpoints.globus_compute.submitter import MOST_BYTES
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.models import Models, as_mapping, id_of
-from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Bundling, Health, Sent
+from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Bundling, Health, Listener, Sent
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
 if TYPE_CHECKING:
@@ -278,20 +278,20 @@ class GlobusComputeEndpoint:
     # -- outliving a process --------------------------------------------------------------
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Tell of each bundle that the service has taken, before anything can come of it.
+        """Tell of bundles that the service has taken, before anything can come of them.
 
         Of one that is sent again, too, which is then another task.
 
         Args:
-            listener: Called in the thread that submits, and nothing is submitted until it
-                returns. It may outlive `close`, and must not raise.
+            listener: Called in the thread that submits, once for all bundles of a submit, and
+                nothing is submitted until it returns. It may outlive `close`, and must not raise.
 
         Returns:
             A function that ends it.
         """
         return self._listeners.add(listener)
 
-    async def reattach(self, sent: Sequence[Sent]) -> AsyncIterator[tuple[str, Reply]]:
+    async def reattach(self, sent: Sequence[Sent]) -> AsyncGenerator[tuple[str, Reply], None]:
         """Fetch what became of bundles that an earlier process sent; never sends one again.
 
         Results that are there come at once, others when they are. A bundle is waited for until
@@ -300,8 +300,8 @@ class GlobusComputeEndpoint:
         for the same bundle, and all get its replies.
 
         Args:
-            sent: The bundles, in the order in which they were sent, and only those of which
-                something is missing: the service forgets what it has handed out.
+            sent: The bundles, and only those of which something is missing: the service forgets
+                what it has handed out.
 
         Yields:
             A key and the reply to its request, in no order. Tokens that the server did not count

@@ -1,15 +1,13 @@
-"""Who is told of each bundle that the service has."""
+"""Who is told of the bundles that the service has."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from langgraph_hpc_fanout.endpoints.protocol import Sent
+from langgraph_hpc_fanout.endpoints.protocol import Listener, Sent
 
 logger = logging.getLogger("langgraph_hpc_fanout")
-
-Listener = Callable[[Sent], None]
 
 
 class Listeners:
@@ -28,10 +26,10 @@ class Listeners:
 
         return end
 
-    def tell(self, sent: Sent) -> None:
-        """Tell all of a bundle. One that raises is logged, for the bundle is under way."""
+    def tell(self, sent: Sequence[Sent]) -> None:
+        """Tell all of some bundles. One that raises is logged, for the bundles are under way."""
         for listener in list(self._listeners.values()):
             try:
                 listener(sent)
             except Exception:
-                logger.exception("a listener failed on the bundle %s", sent.task_id)
+                logger.exception("a listener failed on %d bundles", len(sent))

@@ -57,14 +57,16 @@ class Flight:
 
     Args:
         items: Its requests; none in one that only asks whether anybody works.
-        sent: When it was sent.
+        sent: When it was sent, or taken over from an earlier process.
+        at: When an earlier process sent it, by a clock that both can read.
     """
 
-    __slots__ = ("begun", "items", "sent")
+    __slots__ = ("at", "begun", "items", "sent")
 
-    def __init__(self, items: int, sent: float) -> None:
+    def __init__(self, items: int, sent: float, at: float = math.inf) -> None:
         self.items = items
         self.sent = sent
+        self.at = at
         self.begun: float | None = None
 
 
@@ -95,10 +97,16 @@ class Ledger:
         self._flights[flight] = None
         return flight
 
-    def adopt(self, items: Sequence[int], now: float) -> list[Flight]:
-        """Bundles of so many requests that an earlier process sent: before all of this one."""
-        adopted = [Flight(many, now) for many in items]
-        self._flights = dict.fromkeys(adopted) | self._flights
+    def adopt(self, bundles: Sequence[tuple[int, float]], now: float) -> list[Flight]:
+        """Bundles that an earlier process sent: before all of this one, in order among themselves.
+
+        Args:
+            bundles: For each, its requests, and when it was sent, by a clock of the processes'.
+            now: By the ledger's own clock.
+        """
+        adopted = [Flight(items, now, at) for items, at in bundles]
+        flights = [*self._flights, *adopted]
+        self._flights = dict.fromkeys(sorted(flights, key=lambda flight: flight.at))
         return adopted
 
     def drop(self, flight: Flight) -> None:

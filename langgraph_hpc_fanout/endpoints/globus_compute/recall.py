@@ -89,7 +89,7 @@ class Recall:
         return [each.sent for each in self._awaited.values()]
 
     async def replies(self, sent: Sequence[Sent]) -> AsyncGenerator[tuple[str, Reply], None]:
-        """What becomes of these bundles, the oldest of which is the first."""
+        """What becomes of these bundles."""
         mine = self._enlist(sent)
         try:
             for done in asyncio.as_completed([each.replies for each in mine]):
@@ -109,7 +109,8 @@ class Recall:
     def _enlist(self, sent: Sequence[Sent]) -> list[_Awaited]:
         new = {each.task_id: each for each in sent if each.task_id not in self._awaited}
         flights = self._ledger.adopt(
-            [len(each.keys) for each in new.values()], asyncio.get_running_loop().time()
+            [(len(each.keys), each.at) for each in new.values()],
+            asyncio.get_running_loop().time(),
         )
         for each, flight in zip(new.values(), flights, strict=True):
             self._awaited[each.task_id] = _Awaited(each, flight)
@@ -141,7 +142,7 @@ class Recall:
     # -- looking --------------------------------------------------------------------------
 
     async def _look(self) -> None:
-        """Ask for all that is waited for, over and over, the oldest first."""
+        """Ask for all that is waited for, over and over, the first first."""
         pause = _SOONEST
         try:
             while self._awaited:

@@ -17,7 +17,7 @@ from langgraph_hpc_fanout.endpoints.globus_compute.quota import service_quota
 from langgraph_hpc_fanout.endpoints.globus_compute.recall import Recall
 from langgraph_hpc_fanout.endpoints.globus_compute.shipping import Delivery, Shipping
 from langgraph_hpc_fanout.endpoints.globus_compute.submitter import Parcel, Submitter
-from langgraph_hpc_fanout.endpoints.protocol import Sent
+from langgraph_hpc_fanout.endpoints.protocol import Listener, Sent
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ class Session:
         trouble: Reads errors.
         pace: What learns from each bundle.
         losses: When a bundle counts as lost.
-        tell: Called, in a thread, with each bundle that the service has, before anything comes
-            of it.
+        tell: Called, in a thread, with the bundles of a submit that the service has, before
+            anything comes of them.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Session:
         trouble: Trouble,
         pace: Pace,
         losses: Losses,
-        tell: Callable[[Sent], None],
+        tell: Listener,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._shipping = shipping
@@ -187,7 +187,7 @@ class Session:
         return list(delivery.replies)
 
     def reattach(self, sent: Sequence[Sent]) -> AsyncGenerator[tuple[str, Reply], None]:
-        """What becomes of bundles that an earlier process sent, the oldest of which is first."""
+        """What becomes of bundles that an earlier process sent."""
         return self._recall.replies(sent)
 
     async def close(self) -> None:

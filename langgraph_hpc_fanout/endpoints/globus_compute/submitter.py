@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from langgraph_hpc_fanout.endpoints.globus_compute.faults import ParcelError, Trouble
 from langgraph_hpc_fanout.endpoints.globus_compute.quota import Quota
-from langgraph_hpc_fanout.endpoints.protocol import Sent
+from langgraph_hpc_fanout.endpoints.protocol import Listener, Sent
 
 if TYPE_CHECKING:
     from langgraph_hpc_fanout.endpoints.globus_compute.service import Service, Submitted
@@ -120,7 +120,8 @@ class Submitter:
         connect: Makes the service, and the id of the function to call; called on the thread.
         trouble: Says what a failed submit or task means.
         quota: When the next request may be made.
-        tell: Called with each bundle that the service has, before anything comes of it.
+        tell: Called with the bundles of a submit that the service has, before anything comes of
+            them.
         name: The thread's.
 
     Attributes:
@@ -133,7 +134,7 @@ class Submitter:
         connect: Callable[[], tuple[Service, str]],
         trouble: Trouble,
         quota: Quota,
-        tell: Callable[[Sent], None],
+        tell: Listener,
         name: str,
     ) -> None:
         self._connect = connect
@@ -272,13 +273,17 @@ class Submitter:
     def _sort(self, group: Sequence[Parcel], submitted: Sequence[Submitted]) -> None:
         """Wait for those that were acknowledged; send the others again, or fail them."""
         errors = [each.error for each in submitted if each.error is not None]
+        now = time.time()
+        accepted = [
+            _accepted(parcel, each, now) for parcel, each in zip(group, submitted, strict=True)
+        ]
+        # Not of those that only ask if anybody works.
+        if told := [sent for sent in accepted if sent is not None and sent.keys]:
+            self._tell(told)
         again: list[Parcel] = []
-        for parcel, each in zip(group, submitted, strict=True):
-            if each.task_id is not None and each.future is not None:
-                accepted = Sent(each.task_id, str(each.task_group_id), parcel.keys)
-                if parcel.keys:  # not one that only asks if anybody works
-                    self._tell(accepted)
-                parcel.acknowledge(accepted)
+        for parcel, each, sent in zip(group, submitted, accepted, strict=True):
+            if sent is not None and each.future is not None:
+                parcel.acknowledge(sent)
                 self._expect(parcel, each.future)
             elif each.error is None or self._may_try_again(parcel, each.error, len(group)):
                 again.append(parcel)
@@ -327,6 +332,12 @@ class Submitter:
             parcel.fail(self._trouble.of_task(again))
             return
         self._expect(parcel, future)
+
+
+def _accepted(parcel: Parcel, submitted: Submitted, now: float) -> Sent | None:
+    if submitted.task_id is None:
+        return None
+    return Sent(submitted.task_id, str(submitted.task_group_id), parcel.keys, now)
 
 
 def _fail(parcels: Sequence[Parcel], error: ParcelError) -> None:

@@ -27,7 +27,11 @@ async def main(url, endpoint_id, fleet, notes, name, bundles, requests, settings
         endpoint_id, url=fleet, client=client_of(url), **json.loads(settings)
     )
     file = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    endpoint.listen(lambda sent: os.write(file, json.dumps(asdict(sent)).encode() + b"\n"))
+
+    def note(sent):
+        os.write(file, b"".join(json.dumps(asdict(each)).encode() + b"\n" for each in sent))
+
+    endpoint.listen(note)
 
     async def send(bundle):
         async for _ in endpoint.send([chat(f"{name}-{bundle}-{n}") for n in range(int(requests))]):

@@ -5,7 +5,7 @@ import pytest
 from langgraph_hpc_fanout.endpoints.globus_compute.listeners import Listeners
 from langgraph_hpc_fanout.endpoints.protocol import Sent
 
-SENT = Sent("task", "group", ("a", "b"))
+SENT = [Sent("task", "group", ("a", "b"), 1.0)]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_one_that_raises_keeps_nothing_from_the_others(listeners, caplog):
     listeners.add(told.append)
     listeners.tell(SENT)
     assert told == [SENT]
-    assert "a listener failed on the bundle task" in caplog.text
+    assert "a listener failed on 1 bundles" in caplog.text
 
 
 def test_listeners_come_and_go_while_others_are_told(listeners):

@@ -140,7 +140,7 @@ def test_honest_workers_never_have_a_bundle_taken_for_lost(durations, workers, q
 
 def test_bundles_of_an_earlier_process_come_before_all_of_this_one(ledger):
     mine = ledger.send(10, 0.0)
-    first, second = ledger.adopt([20, 30], 5.0)
+    first, second = ledger.adopt([(20, 7.0), (30, 8.0)], 5.0)
     assert ledger.flights == [first, second, mine]
     assert [flight.items for flight in ledger.flights] == [20, 30, 10]
     ledger.land(second, seconds=2.0, now=8.0)
@@ -149,8 +149,15 @@ def test_bundles_of_an_earlier_process_come_before_all_of_this_one(ledger):
     assert first.begun == 6.0, "it was known to have begun"
 
 
+def test_bundles_that_are_adopted_in_any_order_are_in_the_order_in_which_they_were_sent(ledger):
+    mine = [ledger.send(10, 0.0), ledger.send(10, 1.0)]
+    (third,) = ledger.adopt([(10, 9.0)], 5.0)
+    second, first = ledger.adopt([(10, 8.0), (10, 7.0)], 6.0)
+    assert ledger.flights == [first, second, third, *mine]
+
+
 def test_a_bundle_of_this_process_proves_that_those_of_an_earlier_one_have_begun(ledger):
-    (earlier,) = ledger.adopt([10], 5.0)
+    (earlier,) = ledger.adopt([(10, 7.0)], 5.0)
     ledger.land(ledger.send(10, 6.0), seconds=10.0, now=50.0)
     assert earlier.begun == 40.0
     assert ledger.lost(75.1) == [earlier]

@@ -82,7 +82,7 @@ def killed(stack, fleet, tmp_path):
             finally:
                 coordinator.kill()
         noted = [json.loads(line) for line in notes.read_text().splitlines()]
-        return [Sent(each["task_id"], each["task_group_id"], tuple(each["keys"])) for each in noted]
+        return [Sent(**{**each, "keys": tuple(each["keys"])}) for each in noted]
 
     return kill
 
@@ -171,7 +171,7 @@ def test_two_reattach_at_once_and_new_bundles_are_sent_meanwhile(stack, fleet, k
     sent = killed(4, 8, served=10, window=4)
     endpoint = endpoint_of(stack, fleet, losses=PATIENT)
     told = []
-    endpoint.listen(told.append)
+    endpoint.listen(told.extend)
 
     async def main():
         first, second, new = await asyncio.gather(
@@ -197,7 +197,7 @@ def test_functions_values_are_fetched(stack, fleet):
     """A second endpoint in this process fetches what the first has let go of."""
     first, second = endpoint_of(stack, fleet), endpoint_of(stack, fleet, losses=PATIENT)
     noted = []
-    first.listen(noted.append)
+    first.listen(noted.extend)
 
     async def main():
         requests = [
@@ -276,7 +276,7 @@ def test_results_that_are_not_ours_are_neither_opened_nor_waited_for(stack, flee
     functions = [client.register_function(function) for function in (abs, len)]
     tasks = [client.run(-3, endpoint_id=stack.endpoint_id, function_id=f) for f in functions]
     eventually(lambda: stack.service.record().results >= 2)
-    sent = [Sent(task, str(uuid4()), ("key",)) for task in tasks]
+    sent = [Sent(task, str(uuid4()), ("key",), 1.0) for task in tasks]
     endpoint = endpoint_of(stack, fleet, losses=PATIENT)
     assert reattached(endpoint, sent) == {}
     assert endpoint.traffic.recalled == 0
@@ -290,7 +290,7 @@ def test_a_worker_that_died_under_an_earlier_process_makes_its_requests_suspect(
     first = endpoint_of(stack, fleet)
     second = endpoint_of(stack, fleet, losses=PATIENT, window=16)
     noted = []
-    first.listen(noted.append)
+    first.listen(noted.extend)
     items = [*(f"C{n}" for n in range(20)), "poison"]
     requests = [Request(i, FUNCTIONS, {"item": i}, function="node_tasks:may_kill") for i in items]
 
@@ -316,15 +316,13 @@ def test_a_bundle_is_told_of_before_anything_comes_of_it(stack, fleet):
     endpoint = endpoint_of(stack, fleet)
     told = []
 
-    def slow(sent):
+    def slow(bundles):
+        (sent,) = bundles
         time.sleep(1.5)  # longer than the bundle takes
         told.append((sent, endpoint.traffic.bundles, threading.current_thread().name))
 
-    def note(sent):
-        told.append(sent)
-
     endpoint.listen(slow)
-    end = endpoint.listen(note)
+    end = endpoint.listen(told.extend)
 
     async def main():
         (first,) = [reply async for reply in endpoint.send([chat("one")])]
@@ -345,7 +343,7 @@ def test_a_bundle_that_is_sent_again_is_told_again_and_an_empty_one_is_not(stack
     stack.service.inject("lost_result")
     with Pool([endpoint_of(stack, fleet)]) as pool:
         told = []
-        pool.endpoints[0].listen(told.append)
+        pool.endpoints[0].listen(told.extend)
         reply = asyncio.run(pool.ask(chat("again"), Retry(base=0.01)))
     assert reply.failure is None
     assert [each.keys for each in told] == [("again",), ("again",)]

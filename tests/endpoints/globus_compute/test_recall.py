@@ -53,7 +53,11 @@ def now():
 
 
 def sent_of(*tasks):
-    return [Sent(task, "group", (f"{task}-0", f"{task}-1")) for task in tasks]
+    """Bundles that were sent in the order of their names."""
+    keys = [(f"{task}-0", f"{task}-1") for task in tasks]
+    return [
+        Sent(task, "group", k, at=float(ord(task[0]))) for task, k in zip(tasks, keys, strict=True)
+    ]
 
 
 def recall_of(tasks, ledger=None):
@@ -153,6 +157,18 @@ def test_a_bundle_that_later_ones_overtook_is_given_up_when_its_time_is_up():
     keys, ended = run(main)
     assert keys == ["b-0", "b-1"]
     assert 50 < ended < 50 + 31 + 5 + 31
+
+
+def test_order_counts_and_not_who_asks_first():
+    """When b is back, a must have begun, though somebody wanted it later; c may wait in a queue."""
+    tasks = Tasks({"a": 10**6, "b": 50, "c": 1_000})
+
+    async def main():
+        recall = recall_of(tasks)
+        waits = [keys_of(recall, sent_of(task)) for task in "cba"]
+        return await asyncio.gather(*waits)
+
+    assert run(main) == [["c-0", "c-1"], ["b-0", "b-1"], []]
 
 
 def test_nothing_is_given_up_unseen():
