@@ -55,6 +55,11 @@ def found(log, *keys, scope=""):
     return [None if hit is None else hit.outcome.value for hit in hits]
 
 
+def values(log, run="r", *span, **layout):
+    """The values of a run, in input order."""
+    return [each.value for each in log.outcomes(run, *span, **layout)]
+
+
 def segment_files(log):
     return sorted((log.directory / "segments").iterdir())
 

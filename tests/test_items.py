@@ -294,7 +294,7 @@ async def test_an_empty_file(pool, tmp_path, name):
         Sweep({"a": "gone.jsonl", "b": ["x"]}, models=["fake-model"]),
         lambda state: "gone.jsonl",
     ],
-    ids=str,
+    ids=["path", "csv", "parquet", "texts", "sweep", "function"],
 )
 async def test_a_file_that_is_not_there(pool, fleet, items):
     with pytest.raises(

@@ -92,10 +92,12 @@ def test_answers_of_other_journals_are_copied_and_not_paid_for(fake_fleet, pool_
     assert again["report"]["cached"] == 12
 
 
-def test_a_cache_that_is_not_there_knows_nothing(fake_fleet, pool_over, tmp_path):
-    pool = pool_over(fake_fleet().urls)
-    state = run(pool, Journal(tmp_path / "run", cache=tmp_path / "none"), molecules(3))
-    assert right_answers(state["predictions"], molecules(3))
+def test_a_cache_that_is_not_there(fake_fleet, pool_over, tmp_path):
+    fleet = fake_fleet()
+    with pytest.raises(FanOutError, match=r"There is no journal .*none to be a cache"):
+        run(pool_over(fleet.urls), Journal(tmp_path / "run", cache=tmp_path / "none"), molecules(3))
+    assert fleet.record().arrived == 0
+    assert not (tmp_path / "run" / "owner.json").exists()
 
 
 # -- equal questions ---------------------------------------------------------------------------

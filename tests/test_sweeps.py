@@ -182,11 +182,13 @@ def test_keys_of_ones_own_are_for_all_combinations(pool, fleet, tmp_path):
     assert fleet.record().served == 16 * SIZE
 
 
-def test_two_items_with_one_key_of_ones_own(pool):
+def test_two_items_with_one_key_of_ones_own(pool, tmp_path):
     items = [{"id": "same", **each} for each in molecules(2)]
-    state = build(pool, items=sweep(), task=None, key="id").invoke({"molecules": items})
-    assert [each["index"] for each in state["failures"]] == [1] * 16
-    assert "of item 0 and asks something else" in state["failures"][0]["error"]["message"]
+    graph = build(pool, items=sweep(), task=None, key="id", journal=Journal(tmp_path / "run"))
+    for _ in range(2):
+        state = graph.invoke({"molecules": items})
+        assert [each["index"] for each in state["failures"]] == [1] * 16
+        assert "of item 0 and asks something else" in state["failures"][0]["error"]["message"]
 
 
 def test_a_table_has_a_column_for_each_coordinate(pool, tmp_path):

@@ -127,7 +127,7 @@ class Sent:
 
 
 Listener = Callable[[Sequence[Sent]], None]
-"""Is told of bundles that left together."""
+"""Is told of bundles that left together, in one group of tasks at one time."""
 
 
 @runtime_checkable

@@ -43,8 +43,9 @@ class Sliced(ABC, Generic[S]):
 
     def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
         self.name = os.fsdecode(path)
-        # Made absolute here, as a run may outlive the current directory.
-        self.path = Path(os.path.realpath(self.name))
+        # Made absolute here, as a run may outlive the current directory; links are left alone, as
+        # only their names may say how a file is compressed.
+        self.path = Path(self.name).absolute()
         self._options = options
         self._survey: S | None = None
         self._parking = Parking()

@@ -66,7 +66,7 @@ class Journal:
     @classmethod
     def temporary(cls, run: str) -> Journal:
         """A journal in the system's temporary directory, for a run that outgrew graph state."""
-        return cls(Path(tempfile.gettempdir()) / "langgraph-hpc-fanout" / run)
+        return cls(Path(tempfile.gettempdir()) / f"langgraph-hpc-fanout-{os.getuid()}" / run)
 
     @property
     def log(self) -> Log:

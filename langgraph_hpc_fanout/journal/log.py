@@ -115,12 +115,13 @@ class Log:
             except JournalError:
                 self._end_session()
                 raise
-            try:
-                self._session.ownership.give_up()
-            finally:
-                self._end_session()
+            self._session.ownership.give_up()  # else it stays ours, for the next to release
+            self._end_session()
 
     def _begin_session(self, *, takeover: bool) -> None:
+        # The index needs it when it grows: imported here, no event loop waits for that.
+        import numpy  # noqa: F401, PLC0415
+
         self.directory.mkdir(parents=True, exist_ok=True)
         manifest.ensure(self.directory)
         ownership = Ownership.claim(self.directory, takeover=takeover, clock=self._clock)
@@ -225,7 +226,8 @@ class Log:
         with self._disk:
             if (session := self._session) is None:
                 return
-            lost = session.ownership.lost()
+            if (lost := session.ownership.lost()) is None:
+                session.ownership.beat()  # also when the disk is full: it needs no room
             with self._memory:
                 parts = session.unwritten.take()
             for part in parts:
@@ -236,7 +238,6 @@ class Log:
                         session.unwritten.written(part)
             if lost is not None:
                 raise lost
-            session.ownership.beat()
 
     def _writing(self) -> Session:
         if self._session is None:
@@ -247,6 +248,10 @@ class Log:
         return self._session
 
     # -- reading ---------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        """Whether the directory holds a journal."""
+        return (self.directory / manifest.FILE).exists()
 
     def refresh(self) -> None:
         """Take note of what others have appended since the last look.

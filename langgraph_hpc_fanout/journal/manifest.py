@@ -14,6 +14,7 @@ from langgraph_hpc_fanout.journal.errors import JournalError
 
 FILE = "journal.json"
 FORMAT = 1
+_BEFORE = "outcomes.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,12 @@ def ensure(directory: Path) -> None:
     """
     if read(directory) is not None:
         return
+    if (directory / _BEFORE).exists():
+        raise JournalError(
+            f"{directory} holds a journal of an earlier version ({_BEFORE}), which is not read; "
+            "name another directory.",
+            journal=str(directory),
+        )
     from langgraph_hpc_fanout import __version__  # noqa: PLC0415 - the package imports this room
 
     now = datetime.now(UTC).isoformat(timespec="seconds")

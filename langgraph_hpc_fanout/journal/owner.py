@@ -193,6 +193,8 @@ def _succession(directory: Path) -> list[Owner]:
     found: list[Owner] = []
     path = directory / FILE
     while (owner := _read(path)) is not None:
+        if any(each.session == owner.session for each in found):
+            break  # both are damaged, and tell nothing
         found.append(owner)
         path = _claim_path(directory, owner)
     return found

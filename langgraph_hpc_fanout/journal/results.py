@@ -105,7 +105,7 @@ class Results:
 
         Args:
             directory: Of the journal.
-            run: Id of the run; the newest by default.
+            run: Id of the run; by default the newest that is no level of a tree.
 
         Raises:
             FileNotFoundError: If there is no journal.
@@ -116,7 +116,9 @@ class Results:
             raise FileNotFoundError(f"There is no journal {log.directory}.")
         log.refresh()
         records = {each.run: each for each in log.runs()}
-        run = next(reversed(records), None) if run is None else run
+        if run is None:  # a tree's levels are runs, too, and newer than what they summarise
+            whole = [name for name, each in records.items() if "level_of" not in each.about]
+            run = whole[-1] if whole else None
         if run is None or run not in records:
             wanted = "no run yet" if run is None else f"no run {run!r}, only {list(records)}"
             raise JournalError(

@@ -35,7 +35,7 @@ from langgraph_hpc_fanout.runs.receipts import (
     Receipts,
     new_run_id,
 )
-from langgraph_hpc_fanout.runs.registry import registry
+from langgraph_hpc_fanout.runs.registry import Handover, registry
 from langgraph_hpc_fanout.runs.run import Run
 from langgraph_hpc_fanout.runs.shard import Shard
 from langgraph_hpc_fanout.runs.trace import Trace
@@ -216,18 +216,25 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
 
         def route(state, config: RunnableConfig):  # type: ignore[no-untyped-def]
             self._refuse_loop_threads()
-            return self._route(state, config, target)
+            return self._route(state, config, target, Handover())
 
         async def aroute(state, config: RunnableConfig):  # type: ignore[no-untyped-def]
             # It may read files, and call the user's code: not on the host's loop.
-            return await asyncio.to_thread(self._route, state, config, target)
+            handover = Handover()
+            try:
+                return await asyncio.to_thread(self._route, state, config, target, handover)
+            except asyncio.CancelledError:
+                handover.call_off()  # the thread goes on, and nobody will come for its run
+                raise
 
         # LangGraph reads the targets from this when no path map is given: without it, a
         # misnamed node would be passed over in silence instead of refused by compile().
         route.__annotations__["return"] = Literal[target]
         return RunnableLambda(route, afunc=aroute, name=f"{target}_router")
 
-    def _route(self, state: Any, config: RunnableConfig, target: str) -> list[Send]:
+    def _route(
+        self, state: Any, config: RunnableConfig, target: str, handover: Handover
+    ) -> list[Send]:
         """One Send a shard; the whole run is registered for the first branch to hand over."""
         shared = {name: state_value(state, name, self.name) for name in self.shared}
         run_id = new_run_id()
@@ -243,7 +250,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         starts = range(0, max(1, total), size)
         for number, start in enumerate(starts):
             run.add(plan.shard(number, source, start, min(size, total - start)))
-        registry.register(run)
+        handover.register(run)
         return [
             Send(
                 target,

@@ -64,6 +64,7 @@ class Asking:
     """
 
     def __init__(self, run: Run, variants: Sequence[int]) -> None:
+        self.variants = variants
         self.reader = run.reader(variants, self.refresh)
         self._run = run
         self._plan = run.plan
@@ -72,6 +73,7 @@ class Asking:
         self._scheduler: Scheduler | None = None
         self._job: Job | None = None
         self._in_words = False
+        self._paused = False
 
     @property
     def in_flight(self) -> int:
@@ -95,6 +97,7 @@ class Asking:
             item_deadline=self._plan.item_deadline,
             concurrency=self._plan.concurrency,
         )
+        self._job.paused = self._paused
         await self._run.recover(scheduler.lanes)
         if self._run.closed:
             return
@@ -105,13 +108,19 @@ class Asking:
         if self._scheduler is not None and self._job is not None:
             self._scheduler.refresh(self._job)
 
+    def look_up(self, place: Place) -> None:
+        """Settle a place whose outcome is known, or cannot be asked for; ask nothing."""
+        self._ticket_for(place)
+
     def pause(self) -> None:
         """Send nothing more for now."""
+        self._paused = True
         if self._job is not None:
             self._job.paused = True
 
     def go_on(self) -> None:
         """Send again."""
+        self._paused = False
         if self._job is not None:
             self._job.paused = False
         self.refresh()

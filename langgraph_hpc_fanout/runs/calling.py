@@ -17,7 +17,7 @@ import logging
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -89,7 +89,8 @@ class Calling:
         config: RunnableConfig,
     ) -> None:
         plan = run.plan
-        self.reader = run.reader([0], self.refresh)
+        self.variants: Sequence[int] = (0,)
+        self.reader = run.reader(self.variants, self.refresh)
         self._run = run
         self._task = task
         self._deadline = plan.item_deadline
@@ -139,6 +140,10 @@ class Calling:
             asyncio.get_running_loop().call_soon(self.refresh)
         if calls:
             self._on_host(self._accept, calls)
+
+    def look_up(self, place: Place) -> None:
+        """Settle a place whose outcome is known, or cannot be asked for; call nothing."""
+        self._call_for(place)
 
     def pause(self) -> None:
         """Begin nothing more for now."""

@@ -229,6 +229,11 @@ class Keeper:
     def _acquire(self, journal: Journal) -> Log:
         self._caches = [log_at(directory) for directory in journal.cache]
         for cache in self._caches:
+            if not cache.exists():
+                raise JournalError(
+                    f"There is no journal {cache.directory} to be a cache; correct its path, or "
+                    "leave it out."
+                )
             cache.refresh()  # before the journal is ours, for it may raise
         log = journal.log
         log.acquire(takeover=journal.takeover)

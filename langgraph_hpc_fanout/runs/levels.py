@@ -56,7 +56,11 @@ class Levels:
             trace=0,
             swept=(),
         ).adapted(self._context)
-        about: Mapping[str, Any] = {"total": len(source), "items": source.name}
+        about: Mapping[str, Any] = {
+            "total": len(source),
+            "items": source.name,
+            "level_of": self._plan.name,
+        }
         run = self._run = Run(new_run_id(), plan, {}, about)
         shard = plan.shard(0, source, 0, len(source))
         run.add(shard)

@@ -166,6 +166,8 @@ class Reader:
             return None, None
         try:
             key, asked = self._identify(item)
+            if isinstance(key, str):
+                key.encode()  # what cannot be written down cannot be a key
         except Exception as error:  # noqa: BLE001 - the item's fault, whatever it is
             return error, None
         if not isinstance(key, str) or not key:

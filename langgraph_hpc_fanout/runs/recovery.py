@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -19,7 +21,7 @@ from langgraph_hpc_fanout.records import Reply
 logger = logging.getLogger("langgraph_hpc_fanout")
 
 NOTE = "sent"
-"""Kind of the journal's notes of bundles."""
+"""Kind of the journal's notes, each of the bundles that left together."""
 _FORGOTTEN_SECONDS = 14 * 24 * 3600.0
 """After which no service keeps a task: two weeks (Globus Compute's documentation, "Limits")."""
 _OPENING_SECONDS = 0.2
@@ -29,6 +31,9 @@ Take = Callable[[Reply | None, str], None]
 
 _unclaimed: WeakKeyDictionary[Log, dict[str, tuple[Reply, str]]] = WeakKeyDictionary()
 """Replies that came along with those that a run of this journal waited for."""
+
+_live: set[str] = set()
+"""Who waits for bundles of their own in this process: those are nobody else's to fetch."""
 
 
 class Recovery:
@@ -46,6 +51,7 @@ class Recovery:
 
     def __init__(self, log: Log, lanes: Sequence[Lane]) -> None:
         self._log = log
+        self._token = uuid.uuid4().hex
         self._lanes = {lane.name: lane for lane in lanes}
         self._missing: dict[str, list[_Earlier]] = {}
         self._wanted: list[_Earlier] = []
@@ -57,6 +63,7 @@ class Recovery:
 
     async def start(self) -> None:
         """Learn what may be under way, and begin to note; nothing may be asked before."""
+        _live.add(self._token)
         for bundle in await asyncio.to_thread(self._outstanding):
             for key in bundle.missing:
                 self._missing.setdefault(key, []).append(bundle)
@@ -92,6 +99,7 @@ class Recovery:
 
     def stop(self) -> None:
         """Note and wait for nothing more; may be called twice."""
+        _live.discard(self._token)
         while self._ends:
             self._ends.pop()()
         self._wanted.clear()
@@ -128,7 +136,9 @@ class Recovery:
                 async for key, reply in replies:
                     self._arrive(key, reply, lane.name)
         except Exception:
-            logger.warning("%s: an earlier process's bundles are lost", lane.name, exc_info=True)
+            logger.warning(
+                "%s: bundles of an earlier process are asked again", lane.name, exc_info=True
+            )
         for bundle in bundles:
             self._give_up(bundle)
 
@@ -165,8 +175,7 @@ class Recovery:
         if not ours:
             return
         try:
-            for bundle in ours:
-                self._log.note(NOTE, _noted(endpoint, bundle))
+            self._log.note(NOTE, _noted(self._token, endpoint, ours))
             self._log.flush()
         except (OSError, JournalError) as error:  # the run's own flush finds out, and acts
             logger.debug("Bundles could not be noted: %r", error)
@@ -176,13 +185,13 @@ class Recovery:
         since = time.time() - _FORGOTTEN_SECONDS
         bundles: dict[str, _Earlier] = {}
         for note in self._log.notes(NOTE):
-            lane, task = self._lanes.get(note["endpoint"]), note["task"]
-            if lane is None or task in bundles or note["at"] < since:
+            lane = self._lanes.get(note["endpoint"])
+            if lane is None or note["at"] < since or note["by"] in _live:
                 continue
-            missing = [key for key in note["keys"] if not self._log.is_answered("", key)]
-            if missing:
-                sent = Sent(task, note["group"], tuple(note["keys"]), note["at"])
-                bundles[task] = _Earlier(sent, lane, frozenset(missing))
+            for task, keys in note["tasks"].items():
+                if missing := [key for key in keys if not self._log.is_answered("", key)]:
+                    sent = Sent(task, note["group"], tuple(keys), note["at"])
+                    bundles[task] = _Earlier(sent, lane, frozenset(missing))
         return list(bundles.values())
 
 
@@ -198,16 +207,19 @@ class _Earlier:
         self.is_wanted = False
 
 
-def _noted(endpoint: str, sent: Sent) -> dict[str, object]:
+def _noted(by: str, endpoint: str, sent: Sequence[Sent]) -> dict[str, object]:
     return {
+        "by": by,
         "endpoint": endpoint,
-        "task": sent.task_id,
-        "group": sent.task_group_id,
-        "at": round(sent.at, 3),
-        "keys": sent.keys,
+        "group": sent[0].task_group_id,
+        "at": round(sent[0].at, 3),
+        "tasks": {bundle.task_id: bundle.keys for bundle in sent},
     }
 
 
 def _endpoint_of(lane: Lane) -> Resumable:
     assert isinstance(lane.endpoint, Resumable)  # noqa: S101 - narrows the type
     return lane.endpoint
+
+
+os.register_at_fork(after_in_child=_live.clear)

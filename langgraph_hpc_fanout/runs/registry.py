@@ -58,6 +58,13 @@ class Registry:
             self._forget_old()
             self._enter(run)
 
+    def withdraw(self, run: Run) -> None:
+        """Forget a run, unless a branch has come for it."""
+        with self._lock:
+            entry = self._entries.get(run.id)
+            if entry is not None and entry.run is run and not entry.claimed:
+                del self._entries[run.id]
+
     def claim(
         self,
         run_id: str,
@@ -171,6 +178,27 @@ class Registry:
 
 registry = Registry()
 """The live runs of this process."""
+
+
+class Handover:
+    """A router on its way to register a run, which may be called off meanwhile."""
+
+    def __init__(self) -> None:
+        self._run: Run | None = None
+        self._is_off = False
+
+    def register(self, run: Run) -> None:
+        """Hand over the run."""
+        self._run = run
+        registry.register(run)
+        if self._is_off:
+            registry.withdraw(run)
+
+    def call_off(self) -> None:
+        """Nobody will come for the run; from another thread."""
+        self._is_off = True
+        if self._run is not None:
+            registry.withdraw(self._run)
 
 
 def _after_fork() -> None:

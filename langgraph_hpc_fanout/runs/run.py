@@ -18,7 +18,7 @@ from langgraph_hpc_fanout.endpoints.protocol import Resumable
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.records import NOTHING, Failure, FanOutError, Outcome
 from langgraph_hpc_fanout.runs import garbage
-from langgraph_hpc_fanout.runs.answers import ASKED, Answers
+from langgraph_hpc_fanout.runs.answers import ASKED, Answers, Seat
 from langgraph_hpc_fanout.runs.asking import Asking, words_of
 from langgraph_hpc_fanout.runs.calling import Calling
 from langgraph_hpc_fanout.runs.interrupt import INTERRUPTED, InterruptWatch
@@ -39,7 +39,7 @@ _FLUSH_SECONDS = 0.5
 SWEEP = "sweep"
 """Of outcomes in a sweep: their coordinates, in `meta`."""
 _TURN = 512
-"""Most items timed out in a row before others may run."""
+"""Most items settled in a row before others may run."""
 
 
 class Work(Protocol):
@@ -47,6 +47,8 @@ class Work(Protocol):
 
     reader: Reader
     """What hands out its places."""
+    variants: Sequence[int]
+    """Numbers of the variants whose places those are."""
 
     @property
     def in_flight(self) -> int:
@@ -59,6 +61,10 @@ class Work(Protocol):
 
     def refresh(self) -> None:
         """There are more items."""
+        ...
+
+    def look_up(self, place: Place) -> None:
+        """Settle a place whose outcome is known, or cannot be asked for; ask nothing."""
         ...
 
     def pause(self) -> None:
@@ -203,8 +209,19 @@ class Run:
         known = self.keeper.find(outcome.key)
         if known is None or not outcome.ok:
             known = Known(outcome, self.id)
-        for other, place in waiting:
-            self._reuse(other, place, known)
+        if len(waiting) > _TURN:
+            self._in_background(self._reuse_in_turns(waiting, known))
+        else:
+            for other, place in waiting:
+                self._reuse(other, place, known)
+
+    async def _reuse_in_turns(self, waiting: Sequence[Seat], known: Known) -> None:
+        for number, (shard, offset) in enumerate(waiting, 1):
+            if self.closed:
+                return
+            self.guard(self._reuse, shard, offset, known)
+            if number % _TURN == 0:
+                await asyncio.sleep(0)
 
     def refuse(self, place: Place, failure: Failure, meta: Mapping[str, Any] = NOTHING) -> None:
         """Record that a place has no answer, and was not asked for one."""
@@ -420,6 +437,8 @@ class Run:
     async def _time_out(self, shards: Sequence[Shard]) -> None:
         message = f"The run's deadline of {self.plan.deadline:g} s passed before it was answered."
         failure = Failure("timeout", message)
+        self._answers = Answers(self.id, self.keeper)  # nothing is being asked any more
+        work_of = {variant: work for work in self._works for variant in work.variants}
         more = asyncio.Event()
         reader = self.reader(range(len(self.plan.variants)), more.set)
         for shard in shards:
@@ -428,7 +447,10 @@ class Run:
             for _ in range(_TURN):
                 if (place := reader.take()) is None:
                     break
-                if not place.shard.done[place.offset]:
+                shard, offset = place.shard, place.offset
+                if not shard.done[offset]:  # what is known is answered all the same
+                    self.guard(work_of[shard.variant(offset)].look_up, place)
+                if not shard.done[offset]:
                     self.guard(self.refuse, place, failure)
             if place is None and reader.untaken:
                 await more.wait()

@@ -46,7 +46,7 @@ def everything(source):
 
 
 def check_slices(source, cuts=(1, 3)):
-    """Slices in order, out of order, reopened, pickled and copied give what reading all gives."""
+    """Slices in any order, reopened, pickled, copied and anew give what reading all gives."""
     items = everything(source)
     total = len(source)
     edges = sorted({0, total, *(min(cut, total) for cut in cuts)})
@@ -59,7 +59,7 @@ def check_slices(source, cuts=(1, 3)):
         again = reopen(source.reference(start, stop))
         assert list(again.read(start, stop)) == items[start:stop]
         assert len(again) == total
-    for other in (pickle.loads(pickle.dumps(source)), copy.deepcopy(source)):
+    for other in (pickle.loads(pickle.dumps(source)), copy.deepcopy(source), source.anew()):
         assert everything(other) == items
     assert list(source.read(0, total + 9)) == items
     assert list(source.read(total, total + 1)) == []

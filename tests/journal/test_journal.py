@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def test_journals_of_one_directory_share_a_log(tmp_path):
 def test_a_temporary_journal_is_named_after_its_run(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     journal = Journal.temporary("run-1")
-    assert journal.directory == Path(tmp_path, "langgraph-hpc-fanout", "run-1")
+    assert journal.directory == Path(tmp_path, f"langgraph-hpc-fanout-{os.getuid()}", "run-1")
     assert list(tmp_path.iterdir()) == []
 
 

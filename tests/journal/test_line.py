@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -47,10 +48,21 @@ def test_a_line_in_full():
     }
 
 
+def test_the_lines_in_the_documentation_are_sound():
+    page = (Path(__file__).parents[2] / "docs" / "journal.md").read_bytes()
+    lines = [line.decode(each) for each in page.splitlines() if each.startswith(line.PREFIX)]
+    assert [each.kind for each in lines] == ["begin", "value", "again"]
+
+
 def test_the_key_of_the_user_is_kept_with_whose_it_is():
     told = json.loads(encoded(failed(0, key="mol-7"), scope="screen"))
     assert (told["key"], told["scope"], told["kind"]) == ("mol-7", "screen", "error")
     assert told["error"] == {"kind": "timeout", "message": "too slow", "retryable": False}
+
+
+def test_samples_are_told_apart():
+    sampled = answer(3, "A", sample=2)
+    assert line.outcome_of(line.decode(encoded(sampled)[:-1])) == sampled
 
 
 def test_values_that_are_false_are_kept():

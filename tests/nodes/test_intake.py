@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from langgraph.errors import GraphInterrupt
 from properties import is_plain
 
 from langgraph_hpc_fanout import FanOutError, Journal, JsonLines, Parquet, Sweep
@@ -90,6 +91,13 @@ def test_a_short_list_travels_with_its_branches(intake, tmp_path):
     given = intake("xs").find({"xs": LONG[:10]}, "r", IN_A_THREAD)
     assert given.kept.reference(2, 4)["rows"] == LONG[2:4]
     assert spools(tmp_path) == []
+
+
+def test_items_may_be_of_any_weight(intake, tmp_path):
+    odd = [{"n": 2**100, "text": "x" * 3000}] * 100
+    given = intake("xs").find({"xs": odd}, "r", IN_A_THREAD)
+    assert everything(given.live) == odd
+    assert given.live is given.kept, "a checkpoint has no numbers of this size"
 
 
 def test_a_long_list_that_no_checkpoint_could_hold_stays_in_state(intake, tmp_path):
@@ -244,6 +252,20 @@ def test_what_the_users_code_raises_is_told(intake, tmp_path):
 def test_what_sources_say_is_said_as_it_is(intake):
     with pytest.raises(SourceError, match=r"^gone\.jsonl is not there"):
         intake(lambda state: [len(JsonLines("gone.jsonl"))]).find({}, "r", ALONE)
+
+
+@pytest.mark.parametrize("error", [GraphInterrupt(), FanOutError("mine")], ids=type)
+def test_what_is_not_for_us_to_tell_passes(intake, error):
+    def stops(state):
+        raise error
+
+    def stops_later(state):
+        yield 1
+        raise error
+
+    for given in (stops, stops_later):
+        with pytest.raises(type(error)):
+            intake(given).find({}, "r", ALONE)
 
 
 def test_items_that_cannot_be_written_down(intake, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -98,6 +99,22 @@ def test_only_what_is_asked_for_is_read(tmp_path):
     shard = {"start": 0, "stop": 100, "ok": 100, "failed": 0, "journal": str(tmp_path)}
     groups = Groups(Results("r", [shard]), 10)
     assert next(groups.read(3, 10))["summaries"].splitlines()[0] == "1. s30"
+
+
+def test_leaves_are_not_held_in_memory(tmp_path):
+    size = 20_000
+    write(Log(tmp_path), *(good(n, f"{n} " + "x" * 1000) for n in range(size)))
+    shard = {"start": 0, "stop": size, "ok": size, "failed": 0, "journal": str(tmp_path)}
+    groups = Groups(Results("r", [shard]), 10)
+    next(groups.read(0, 1))  # opens the journal
+    tracemalloc.start()
+    try:
+        seen = sum(len(group["summaries"]) > 10_000 for group in groups.read(0, len(groups)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert seen == size // 10
+    assert peak < 2_000_000, "they are 20 MB"
 
 
 @pytest.mark.parametrize("fan_in", [1, 0, -3])
