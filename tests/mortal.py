@@ -1,7 +1,7 @@
 """A program that may be killed at any moment and be started again: `mortal.py url dir how items`.
 
-`how` is "journal", "checkpointer" or "both". It says `ready` before its graph begins, `reducing`
-in its reducer, and at its end the state.
+`how` is "journal", "checkpointer" or "both", where failures are kept. It says `ready` before its
+graph begins, `reducing` in its reducer, and at its end the state.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ def invoke(graph, items, config):
 
 def main(url, directory, how, count):
     items = [{**item, "note": LONG} for item in molecules(count)]
+    journal = Journal(directory / "journal", retry_failures=how == "journal")
     saver = SqliteSaver.from_conn_string(str(directory / "state.db"))
     with nullcontext() if how == "journal" else saver as checkpointer:
         graph = build(
             Pool(OpenAIEndpoint(url, limits=Limits(concurrency=8))),
-            journal=None if how == "checkpointer" else Journal(directory / "journal"),
+            journal=None if how == "checkpointer" else journal,
             reduce={"reducer": slowly},
             checkpointer=checkpointer,
         )

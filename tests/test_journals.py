@@ -408,7 +408,7 @@ def run():
         print(error)
 
 graph = build(None, task=answer, version="1", journal=Journal(sys.argv[1]), task_concurrency=2)
-threading.Thread(target=run, daemon=True).start()
+threading.Thread(target=run).start()
 begun.wait(60)
 """
 

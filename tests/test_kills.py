@@ -100,15 +100,15 @@ class Mortal:
             return []
 
 
-def answered(journal):
-    """The questions whose answers are safe, and how many lines there are of each."""
+def on_disk(journal, *kinds):
+    """The questions of which there are such lines, and how many of each."""
     lines = [
         json.loads(line)
         for segment in sorted(journal.glob("segments/*"))
         for line in segment.read_bytes().splitlines(keepends=True)
         if line.endswith(b"\n")
     ]
-    indices = [line["index"] for line in lines if line["kind"] == "value"]
+    indices = [line["index"] for line in lines if line["kind"] in kinds]
     return Counter(f"Is C{index} soluble?" for index in indices)
 
 
@@ -123,7 +123,7 @@ def tokens_of(outcomes):
 
 def told(state):
     """A state without what depends on when it was asked for."""
-    failures = [{**each, "latency": 0} for each in state["failures"]]
+    failures = [(each["index"], each["key"], each["error"]) for each in state["failures"]]
     report = {name: value for name, value in state["report"].items() if name not in OWN}
     return state["predictions"], failures, report
 
@@ -144,16 +144,17 @@ def test_what_is_killed_goes_on_where_it_was(fake_fleet, tmp_path, how, kills, k
     undisturbed.start()
     expected = undisturbed.end()
 
+    kinds = ["value"] if how == "journal" else ["value", "error"]
     chance = random.Random(kills)
     mortal = Mortal(fleet, tmp_path / "killed", how, count)
     moments = [mortal.while_it_opens, mortal.some_time, mortal.while_it_writes]
     moments = [*islice(cycle(moments), kills - 1), mortal.while_it_reduces]
     for moment in moments:
-        with only_what_has_no_answer_is_asked(fleet, mortal.journal):
+        with only_what_is_missing_is_asked(fleet, mortal.journal, kinds):
             mortal.start()
             moment(chance)
             mortal.kill(kind)
-    with only_what_has_no_answer_is_asked(fleet, mortal.journal):
+    with only_what_is_missing_is_asked(fleet, mortal.journal, kinds):
         mortal.start()
         state = mortal.end()
 
@@ -179,8 +180,8 @@ def test_with_a_checkpointer_alone_it_goes_on_from_there(fake_fleet, tmp_path):
 
 
 @contextmanager
-def only_what_has_no_answer_is_asked(fleet, journal):
-    safe = answered(journal)
+def only_what_is_missing_is_asked(fleet, journal, kinds):
+    safe = on_disk(journal, *kinds)
     fleet.reset_record()
     yield
     asked = Counter(row.prompt for row in fleet.record().requests)
@@ -190,7 +191,7 @@ def only_what_has_no_answer_is_asked(fleet, journal):
 
 def assert_paid_once(journal, report, expected):
     """Every answer was kept once, and paid for in one run."""
-    kept = answered(journal)
+    kept = on_disk(journal, "value")
     assert kept.total() == len(kept) == expected["ok"]
     log = log_at(journal)
     log.refresh()
