@@ -242,17 +242,18 @@ class Program:
 
 @pytest.mark.parametrize("saver", [[], ["checkpoints"]], ids=["journal", "checkpoints too"])
 def test_a_killed_program_is_started_again_and_pays_once(stack, fleet, tmp_path, saver):
-    program = Program(stack, fleet, tmp_path, 600, *saver)
-    program.killed(150)
+    program = Program(stack, fleet, tmp_path, 800, *saver)
+    program.killed(550)
     before, unnoted = program.answered(), program.unnoted()
+    assert before
     told = program.ended()
     assert told["right"]
     assert told["resumed"] == bool(saver)
     assert told["recalled"] >= 1
     report, asked = told["report"], program.asked()
-    assert len(asked) == 600
-    assert asked.total() <= 600 + unnoted, "what the service took in the moment of the kill"
-    assert (report["total"], report["ok"], report["attempts"]) == (600, 600, 600 - len(before))
+    assert len(asked) == 800
+    assert asked.total() <= 800 + unnoted, "what the service took in the moment of the kill"
+    assert (report["total"], report["ok"], report["attempts"]) == (800, 800, 800 - len(before))
     paid = sum(each.usage.completion_tokens for each in program.answered().values())
     had = sum(each.usage.completion_tokens for each in before.values())
     assert report["tokens"]["completion"] == paid - had
