@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
+import os
+import re
 from collections import Counter
 
 import pytest
-from graphs import molecules, right_answers
+from graphs import build, molecules, right_answers
 from journals import python
 
-from langgraph_hpc_fanout import Results
+from langgraph_hpc_fanout import FanOutError, Journal, Limits, OpenAIEndpoint, Results
 from langgraph_hpc_fanout.testing.fleet import Fault
 
 # What a file may hold at most stands for a disk that is full.
 PROGRAM = """
-import json, resource, sys, threading, time
+import json, resource, sys
 from graphs import build, molecules
 from langgraph_hpc_fanout import FanOutError, Journal, Limits, OpenAIEndpoint, Pool
 
@@ -50,22 +54,6 @@ room(None)
 GO_ON = """
 state = graph.invoke(given)
 say([state["predictions"], state["report"]["cached"]])
-"""
-ROOM_WHEN_ASKED_FOR = """
-import logging
-heard = []
-
-class Listener(logging.Handler):
-    def emit(self, record):
-        heard.append(record.getMessage())
-        if "Nothing more is sent until it can be" in heard[-1]:
-            room(None)
-
-logging.getLogger("langgraph_hpc_fanout").addHandler(Listener())
-room(2_000)
-"""
-HEARD = """
-say(heard)
 """
 
 
@@ -123,13 +111,68 @@ def test_another_process_asks_what_is_not_on_disk(fake_fleet, tmp_path):
     assert fleet.record().served == 300 - written
 
 
-@pytest.mark.parametrize("task", ["prompt", "call"])
-def test_room_that_comes_back_while_requests_are_under_way(fake_fleet, tmp_path, task):
-    fleet = fake_fleet(latency=0.02, faults=(Fault("slow", contains="C1 ", seconds=2.0),))
-    script = ROOM_WHEN_ASKED_FOR + GO_ON + HEARD
-    with start(script, fleet, tmp_path / "run", task) as program:
-        (predictions, _), heard = said(program), said(program)
-    assert right_answers(predictions, molecules(300))
+class Disk(logging.Handler):
+    """A disk that is full, until it is cleared; perhaps as soon as a run says that it stopped."""
+
+    def __init__(self, monkeypatch, *, is_cleared):
+        super().__init__()
+        self.is_full = True
+        self.said = []
+        self._is_cleared = is_cleared
+        self._pwrite = os.pwrite
+        monkeypatch.setattr(os, "pwrite", self.pwrite)
+        monkeypatch.setattr(logging.getLogger("langgraph_hpc_fanout"), "handlers", [self])
+
+    def pwrite(self, *arguments):
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._pwrite(*arguments)
+
+    def emit(self, record):
+        self.said.append(record.getMessage())
+        if self._is_cleared and "Nothing more is sent until it can be." in self.said[-1]:
+            self.is_full = False
+
+
+@pytest.fixture(params=["prompt", "call"])
+def half_slow(request, fake_fleet, pool_over, tmp_path):
+    """A graph of which every second item takes long, and its fleet."""
+    slow = Fault("slow", when=lambda body: int(number_in(body)) % 2, seconds=1.5)
+    fleet = fake_fleet(latency=0.02, faults=(slow,))
+    pool = pool_over(OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=8)))
+
+    def ask(molecule):
+        return pool.chat_model().invoke(f"Is {molecule['smiles']} soluble?").content
+
+    how = {"task": ask, "version": "1", "task_concurrency": 8} if request.param == "call" else {}
+    return build(None if how else pool, journal=Journal(tmp_path / "run"), **how), fleet
+
+
+def number_in(body):
+    return re.search(r"C(\d+)", body["messages"][-1]["content"])[1]
+
+
+def test_room_that_comes_back_while_requests_are_under_way(half_slow, monkeypatch, tmp_path):
+    graph, fleet = half_slow
+    disk = Disk(monkeypatch, is_cleared=True)
+    state = graph.invoke({"molecules": molecules(40)})
+    assert right_answers(state["predictions"], molecules(40))
     assert set(asked(fleet).values()) == {1}
-    assert [line.rpartition(": ")[2] for line in heard[1:]] == ["the journal can be written again."]
-    assert len(list(Results.of(tmp_path / "run"))) == 300
+    assert [said.rpartition(": ")[2] for said in disk.said if "again" in said][-1:] == [
+        "the journal can be written again."
+    ]
+    assert len(list(Results.of(tmp_path / "run"))) == 40
+
+
+def test_what_is_under_way_is_taken_before_it_ends(half_slow, monkeypatch):
+    graph, fleet = half_slow
+    disk = Disk(monkeypatch, is_cleared=False)
+    with pytest.raises(FanOutError, match="No space left on device") as caught:
+        graph.invoke({"molecules": molecules(40)})
+    answered = list(caught.value.outcomes)
+    assert len(answered) == fleet.record().served < 40
+    assert any(outcome.index % 2 for outcome in answered), "what took long"
+    disk.is_full = False
+    state = graph.invoke({"molecules": molecules(40)})
+    assert right_answers(state["predictions"], molecules(40))
+    assert set(asked(fleet).values()) == {1}

@@ -397,7 +397,8 @@ from langgraph_hpc_fanout import FanOutError, Journal
 begun = threading.Event()
 
 def answer(molecule):
-    begun.set()
+    if molecule["smiles"] == "C9":
+        begun.set()
     time.sleep(0.02)
     return molecule["smiles"]
 
