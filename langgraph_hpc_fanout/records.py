@@ -28,6 +28,10 @@ NOTHING: Mapping[str, Any] = {}
 """Shared by all records that have nothing to add; never written to."""
 
 
+SWEEP = "sweep"
+"""Of outcomes in a sweep: their coordinates, in `meta`."""
+
+
 def _nothing() -> Mapping[str, Any]:
     return NOTHING
 
@@ -148,7 +152,8 @@ class Outcome:
         finish_reason: The server's own word for why it stopped.
         sample: Number of the sample, from 0, where an item is asked several times.
         meta: Anything else worth keeping, such as `raw` (the text of an answer that was
-            not accepted), `reasks` (how often it was asked again) and `cached`.
+            not accepted), `reasks` (how often it was asked again), `cached`, `sweep` (coordinates)
+            and `asked` (the hash of what was asked, where the key is the user's own).
     """
 
     key: str

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from langgraph_hpc_fanout import atomic
 from langgraph_hpc_fanout.items.files import Stamp, stamp_of, unreadable
 from langgraph_hpc_fanout.items.sliced import Sliced
 from langgraph_hpc_fanout.items.source import BadRow, SourceError
@@ -123,16 +124,8 @@ def spool(rows: Iterable[Any], directory: Path, name: str) -> Spool:
     path = directory / "items" / f"{name}.spool"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{name}.{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("xb") as file:
-            _write(file, rows)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
+    with atomic.replacing(path, partial) as file:
+        _write(file, rows)
     return Spool(path)
 
 
@@ -185,12 +178,3 @@ def _read_table(file: BinaryIO, size: int) -> tuple[int, list[tuple[int, int, in
     if zlib.crc32(packed) != checksum:
         raise ValueError("its table is damaged")
     return end, list(_FRAME.iter_unpack(packed))
-
-
-def _sync(directory: Path) -> None:
-    """Make a new name in a directory last."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from langgraph_hpc_fanout.journal import files
+from langgraph_hpc_fanout import atomic
 from langgraph_hpc_fanout.journal.errors import JournalError
 
 FILE = "journal.json"
@@ -82,6 +82,6 @@ def ensure(directory: Path) -> None:
 
     now = datetime.now(UTC).isoformat(timespec="seconds")
     mine = Manifest(FORMAT, __version__, now, os.urandom(8).hex())
-    files.create(
+    atomic.create(
         directory / FILE, orjson.dumps(asdict(mine), option=orjson.OPT_APPEND_NEWLINE), mine.id
     )

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import orjson
 
-from langgraph_hpc_fanout.journal import files, manifest
+from langgraph_hpc_fanout import atomic
+from langgraph_hpc_fanout.journal import manifest
 from langgraph_hpc_fanout.journal.errors import JournalError
 
 FILE = "owner.json"
@@ -116,12 +117,12 @@ class Ownership:
             owners = _succession(directory)
             last = owners[-1] if owners else None
             if last is None:
-                if files.create(directory / FILE, me.to_json(), me.session):
+                if atomic.create(directory / FILE, me.to_json(), me.session):
                     return cls(directory, me, clock)
             elif not takeover and not last.is_gone(me, clock()):
                 raise _busy(directory, last)
             elif _claimed(directory, last, me):
-                files.replace(directory / FILE, me.to_json(), me.session)
+                atomic.replace(directory / FILE, me.to_json(), me.session)
                 for each in owners:
                     _withdraw(directory, each)
                 return cls(directory, me, clock)
@@ -176,7 +177,7 @@ def _claim_path(directory: Path, after: Owner) -> Path:
 
 def _claimed(directory: Path, after: Owner, me: Owner) -> bool:
     """Whether this process, and no other, may follow an owner."""
-    if not files.create(_claim_path(directory, after), me.to_json(), me.session):
+    if not atomic.create(_claim_path(directory, after), me.to_json(), me.session):
         return False
     if any(each.session == me.session for each in _succession(directory)):
         return True

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from langgraph_hpc_fanout.journal import files
+from langgraph_hpc_fanout import atomic
 
 DIRECTORY = "segments"
 _BLOCK = 8 << 20
@@ -80,8 +80,8 @@ class SegmentFile:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         self.close = weakref.finalize(self, os.close, self._descriptor)
         self.close.atexit = False  # what is left is written at exit, maybe after finalizers
-        files.sync_directory(path.parent)
-        files.sync_directory(path.parent.parent)
+        atomic.sync_directory(path.parent)
+        atomic.sync_directory(path.parent.parent)
 
     def write(self, offset: int, data: bytes | bytearray) -> None:
         """Put data at an offset, safely on disk.

@@ -401,7 +401,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         return self.plan.shard(branch["shard"], source, branch["start"], branch["count"])
 
     def _reopened(self, reference: Mapping[str, Any]) -> Source:
-        """The source of a reference; one for all branches that refer to the same file."""
+        """The source of a reference; one for branches whose references are equal, as Parquet's."""
         if self._last_source is not None and self._last_source[0] == reference:
             return self._last_source[1]
         source = reopen(reference)

@@ -48,6 +48,8 @@ class Tree:
                 f"tree's prompt wants {', '.join(map(repr, absent))}; it has "
                 f"{', '.join(_FIELDS)} to ask with."
             )
+        if "summaries" not in prompt.missing_fields([dict.fromkeys(_FIELDS[1:], "")], {}):
+            raise ValueError("tree's prompt has no {summaries}, so it would merge nothing.")
         self.prompt = prompt
         self.fan_in = fan_in
         self.pool = pool
@@ -100,7 +102,7 @@ def tree(prompt: Prompt | str, fan_in: int = 8, *, pool: Pool | None = None) -> 
         pool: Where to ask, if not where the fan-out did.
 
     Raises:
-        ValueError: If `fan_in` is less than 2, or the prompt wants other fields.
+        ValueError: If `fan_in` is less than 2, or the prompt wants other fields, or no summaries.
 
     Example:
         ```python

@@ -139,7 +139,7 @@ class Asking:
             if len(tickets) == most or (place := self.reader.take()) is None:
                 return tickets
             ticket = self._run.guard(self._ticket_for, place)
-            if ticket is not None:
+            if ticket is not None and not self._is_under_way(ticket):
                 tickets.append(ticket)
         if not tickets:
             asyncio.get_running_loop().call_soon(self.refresh)
@@ -162,7 +162,7 @@ class Asking:
     # -- requests -------------------------------------------------------------------------
 
     def _ticket_for(self, place: Place) -> Ticket | None:
-        """A ticket for a place, or None when its outcome comes without one."""
+        """A ticket for a place, or None when its outcome is known, comes, or cannot be asked."""
         shard, offset, item, key, _ = place
         if isinstance(item, BadRow):
             self._run.refuse(place, Failure("permanent", item.reason))
@@ -187,8 +187,7 @@ class Asking:
             return None
         if self._in_words and isinstance(task, Prompt) and task.has_schema(request):
             request = task.in_words(request)
-        ticket = Ticket(Question(shard, offset, asked, own), request)
-        return None if self._is_under_way(ticket) else ticket
+        return Ticket(Question(shard, offset, asked, own), request)
 
     def _is_under_way(self, ticket: Ticket) -> bool:
         """Whether a process that is gone has sent this, and its reply is here or may come."""

@@ -53,10 +53,6 @@ class Host(Protocol):
         """The run's shards so far."""
         ...
 
-    def is_complete(self) -> bool:
-        """Whether each of them has all of its outcomes."""
-        ...
-
     def reported(self) -> None:
         """Branches have been let go."""
         ...
@@ -293,9 +289,11 @@ class Keeper:
 
 async def _in_thread(function: Callable[[], None]) -> None:
     try:
-        await asyncio.to_thread(function)
+        done = asyncio.get_running_loop().run_in_executor(None, function)
     except RuntimeError:  # the interpreter is ending, and starts no thread any more
         function()
+    else:
+        await done
 
 
 def _weight(outcome: Outcome) -> int:

@@ -10,6 +10,7 @@ from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.items.source import Readable
 from langgraph_hpc_fanout.journal.journal import Journal
 from langgraph_hpc_fanout.pool import Pool
+from langgraph_hpc_fanout.records import NOTHING, SWEEP
 from langgraph_hpc_fanout.runs.overrides import overrides_in
 from langgraph_hpc_fanout.runs.reading import Identify
 from langgraph_hpc_fanout.runs.shard import Shard
@@ -99,6 +100,18 @@ class Plan:
     def coordinates(self, shard: Shard, offset: int) -> Mapping[str, Any]:
         """Where a place lies in the sweep; empty without one."""
         return self.variants[shard.variant(offset)].coordinates
+
+    def meta(self, shard: Shard, offset: int) -> Mapping[str, Any]:
+        """What the outcome of a place says of it in its meta."""
+        coordinates = self.coordinates(shard, offset)
+        return {SWEEP: dict(coordinates)} if coordinates else NOTHING
+
+    def by_model(self) -> list[list[int]]:
+        """Numbers of the variants that ask the same model, and so wait for the same lanes."""
+        groups: dict[str | None, list[int]] = {}
+        for number, variant in enumerate(self.variants):
+            groups.setdefault(variant.task.model, []).append(number)
+        return list(groups.values())
 
     def adapted(self, context: Any, head: Iterable[Any] = ()) -> Plan:
         """The plan with what the user's context overrides, see `runs.overrides`.

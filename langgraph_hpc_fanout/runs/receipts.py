@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 Receipt = dict[str, Any]
-"""`{"start", "stop", "ok", "failed", "seconds"}` and either `outcomes` (columns) or `journal`.
+"""`{"start", "stop", "ok", "failed", "stats", "seconds"}` and either `outcomes` (columns) or
+`journal`.
 
-`start` and `stop` are places in the run; with several `samples` an item, that number is there too.
+`start` and `stop` are places in the run, `stats` a dump of `Stats`. With several `samples` an item,
+and in a sweep several places `per_item`, those numbers are there too.
 """
 Receipts = dict[str, Any]
 """`{"run", "node", "shards": how many, "receipts": {shard number: Receipt}}`."""

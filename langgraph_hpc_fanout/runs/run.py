@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
@@ -27,6 +27,7 @@ from langgraph_hpc_fanout.runs.plan import Plan
 from langgraph_hpc_fanout.runs.reading import Place, Reader
 from langgraph_hpc_fanout.runs.recovery import Recovery
 from langgraph_hpc_fanout.runs.shard import Shard
+from langgraph_hpc_fanout.runs.work import Work
 from langgraph_hpc_fanout.tasks.keys import item_key
 from langgraph_hpc_fanout.tasks.runnable import RunnableTask
 from langgraph_hpc_fanout.watch.progress import Progress
@@ -36,48 +37,8 @@ logger = logging.getLogger("langgraph_hpc_fanout")
 
 _EVENT_SECONDS = 0.25
 _FLUSH_SECONDS = 0.5
-SWEEP = "sweep"
-"""Of outcomes in a sweep: their coordinates, in `meta`."""
 _TURN = 512
 """Most items settled in a row before others may run."""
-
-
-class Work(Protocol):
-    """How some or all variants of a run's items are worked on: asked through a pool, or called."""
-
-    reader: Reader
-    """What hands out its places."""
-    variants: Sequence[int]
-    """Numbers of the variants whose places those are."""
-
-    @property
-    def in_flight(self) -> int:
-        """How many are under way."""
-        ...
-
-    async def start(self) -> None:
-        """Begin; nothing is under way before."""
-        ...
-
-    def refresh(self) -> None:
-        """There are more items."""
-        ...
-
-    def look_up(self, place: Place) -> None:
-        """Settle a place whose outcome is known, or cannot be asked for; ask nothing."""
-        ...
-
-    def pause(self) -> None:
-        """Begin nothing more for now; what is under way goes on."""
-        ...
-
-    def go_on(self) -> None:
-        """End a pause."""
-        ...
-
-    def stop(self) -> None:
-        """Begin nothing more, cancel what is under way."""
-        ...
 
 
 class Run:
@@ -157,7 +118,7 @@ class Run:
         if isinstance(task, RunnableTask):
             self._works = [Calling(self, task, host, config)]
         else:
-            self._works = [Asking(self, variants) for variants in _by_model(self.plan)]
+            self._works = [Asking(self, variants) for variants in self.plan.by_model()]
         dispatch_loop().submit(self._main())
 
     def watch(self, shard: Shard, writer: Writer) -> None:
@@ -341,16 +302,15 @@ class Run:
     def _reuse(self, shard: Shard, offset: int, known: Known) -> None:
         if shard.done[offset]:
             return
-        coordinates = self.plan.coordinates(shard, offset)
-        meta = {SWEEP: dict(coordinates)} if coordinates else NOTHING
-        self._count(shard, offset, self.keeper.reuse(shard, offset, known, meta), known=True)
+        outcome = self.keeper.reuse(shard, offset, known, self.plan.meta(shard, offset))
+        self._count(shard, offset, outcome, known=True)
 
     def _keep(self, shard: Shard, offset: int, outcome: Outcome) -> None:
         """Keep an outcome, the first for its place."""
         if shard.done[offset]:
             return
-        if coordinates := self.plan.coordinates(shard, offset):
-            outcome = replace(outcome, meta={**outcome.meta, SWEEP: dict(coordinates)})
+        if meta := self.plan.meta(shard, offset):
+            outcome = replace(outcome, meta={**outcome.meta, **meta})
         self.keeper.keep(shard, offset, outcome)
         self._count(shard, offset, outcome)
 
@@ -517,15 +477,6 @@ class Run:
 
 
 _endings: set[asyncio.Task[None]] = set()
-
-
-def _by_model(plan: Plan) -> list[list[int]]:
-    """Numbers of the variants that ask the same model, and so wait for the same lanes."""
-    models = [getattr(variant.task, "model", None) for variant in plan.variants]
-    groups: dict[Any, list[int]] = {}
-    for number, model in enumerate(models):
-        groups.setdefault(model, []).append(number)
-    return list(groups.values())
 
 
 def _key(item: Any) -> str:

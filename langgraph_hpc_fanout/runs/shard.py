@@ -39,10 +39,8 @@ class Shard:
         "config",
         "count",
         "done",
-        "failed",
         "future",
         "number",
-        "ok",
         "outcomes",
         "per_item",
         "samples",
@@ -71,8 +69,6 @@ class Shard:
         self.samples = samples
         self.config: RunnableConfig | None = None
         self.done = bytearray(self.size)
-        self.ok = 0
-        self.failed = 0
         self.stats = Stats()
         self.seconds = 0.0
         self.outcomes: dict[int, Outcome] = {}
@@ -98,7 +94,7 @@ class Shard:
     @property
     def complete(self) -> bool:
         """Whether every place has an outcome."""
-        return self.ok + self.failed == self.size
+        return self.stats.total == self.size
 
     def index(self, offset: int) -> int:
         """Where the item of a place stands in the source."""
@@ -126,10 +122,6 @@ class Shard:
         self.stats.add(outcome)
         if self.traced and (future := self.traced.get(offset)) is not None:
             future.set_result(outcome)
-        if outcome.ok:
-            self.ok += 1
-        else:
-            self.failed += 1
 
     def kept(self) -> list[Outcome]:
         """The outcomes kept here, in input order."""
@@ -140,8 +132,8 @@ class Shard:
         receipt: Receipt = {
             "start": self.place(0),
             "stop": self.place(self.size),
-            "ok": self.ok,
-            "failed": self.failed,
+            "ok": self.stats.ok,
+            "failed": self.stats.total - self.stats.ok,
             "stats": self.stats.dump(),
             "seconds": round(self.seconds, 6),
         }

@@ -12,7 +12,8 @@ import orjson
 import pytest
 from journals import python
 
-from langgraph_hpc_fanout.journal import files, manifest
+from langgraph_hpc_fanout import atomic
+from langgraph_hpc_fanout.journal import manifest
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.journal.owner import FILE, Owner, Ownership
 
@@ -179,7 +180,7 @@ def test_one_who_died_while_giving_up_is_followed(tmp_path):
 
 def test_one_who_comes_late_to_follow_the_dead_leaves_the_heir_alone(tmp_path, monkeypatch):
     put(tmp_path, DEAD)
-    create, heirs = files.create, []
+    create, heirs = atomic.create, []
 
     def late(path, data, name):
         if not heirs:
@@ -187,7 +188,7 @@ def test_one_who_comes_late_to_follow_the_dead_leaves_the_heir_alone(tmp_path, m
             heirs[0] = claim(tmp_path)  # another, between our look and our claim
         return create(path, data, name)
 
-    monkeypatch.setattr(files, "create", late)
+    monkeypatch.setattr(atomic, "create", late)
     with pytest.raises(JournalError, match="is being written by"):
         claim(tmp_path)
     assert told(tmp_path) == heirs[0].owner

@@ -16,7 +16,7 @@ from langgraph_hpc_fanout import Results
 from langgraph_hpc_fanout.items.source import BadRow
 from langgraph_hpc_fanout.journal.columns import to_columns
 from langgraph_hpc_fanout.journal.log import Log
-from langgraph_hpc_fanout.reducers.trees import Groups, level_sizes
+from langgraph_hpc_fanout.reducers.trees import Groups, level_sizes, tree
 
 numbers = st.integers(0, 10**9)
 fan_ins = st.integers(2, 100)
@@ -115,6 +115,11 @@ def test_leaves_are_not_held_in_memory(tmp_path):
         tracemalloc.stop()
     assert seen == size // 10
     assert peak < 2_000_000, "they are 20 MB"
+
+
+def test_a_tree_merges_something():
+    with pytest.raises(ValueError, match=r"no \{summaries\}, so it would merge nothing"):
+        tree("Merge these, level {level}.")
 
 
 @pytest.mark.parametrize("fan_in", [1, 0, -3])

@@ -251,3 +251,18 @@ def test_trouble_is_told_and_the_branch_held(tmp_path, monkeypatch, error, told,
 
 def raise_(error):
     raise error
+
+
+def test_a_journal_that_is_lost_at_the_end_is_told(tmp_path, caplog):
+    async def main():
+        host = Host(1)
+        keeper = host.keeper(Journal(tmp_path))
+        await keeper.open()
+        fill(keeper, host.shards[0])
+        other = Log(tmp_path)  # as another process would
+        await asyncio.to_thread(other.acquire, takeover=True)
+        await keeper.close()
+        await asyncio.to_thread(other.release)
+
+    asyncio.run(main())
+    assert "was taken over by process" in caplog.text

@@ -196,6 +196,19 @@ def test_a_run_leaves_alone_what_others_have_sent(site, cut_off, graph_over, doo
     assert set(site.asked.values()) == {1}
 
 
+def test_what_a_deadline_leaves_unasked_is_not_fetched(
+    site, cut_off, graph_over, door_to, monkeypatch
+):
+    """The service forgets what it has handed out, and nobody would keep it."""
+    cut_off(site, 8, graph_over)
+    site.closed = True
+    monkeypatch.setattr(Door, "limits", Limits(concurrency=4))
+    items = [*molecules(208)[8:], *molecules(8)]  # too many to be looked at ahead of need
+    state = graph_over(door_to(site), deadline=0.5).invoke({"molecules": items})
+    assert state["report"]["failures"] == {"timeout": 208}
+    assert site.fetched == []
+
+
 def test_a_request_that_was_sent_twice_takes_the_first_answer(site, cut_off, graph_over, door_to):
     cut_off(site, 4, graph_over)
     first = site.results.pop("task-0")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from langgraph_hpc_fanout.journal.export.fit import misfit_of
-from langgraph_hpc_fanout.records import Outcome
+from langgraph_hpc_fanout.records import SWEEP, Outcome
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SWEEP = "sweep_"
+PREFIX = "sweep_"
 """What the names of columns with coordinates of a sweep begin with."""
 
 _TYPES = {
@@ -58,9 +58,9 @@ class Columns:
         if values is not None:
             types["value"] = values
         for name in _coordinates(first):
-            types[SWEEP + name] = _type_of(_sweep(each).get(name) for each in first)
+            types[PREFIX + name] = _type_of(_sweep(each).get(name) for each in first)
         self.schema = pa.schema([pa.field(name, kind) for name, kind in types.items()])
-        self._sweep = {name[len(SWEEP) :]: types[name] for name in types if name not in _TYPES}
+        self._sweep = {name[len(PREFIX) :]: types[name] for name in types if name not in _TYPES}
 
     def batch(self, outcomes: Sequence[Outcome]) -> pa.RecordBatch:
         """The outcomes as a record batch.
@@ -114,7 +114,7 @@ class Columns:
                 "write the outcomes of each run to a file of its own."
             )
         return {
-            SWEEP + name: [
+            PREFIX + name: [
                 _text(value) if kind == "string" else value
                 for value in (_sweep(each).get(name) for each in outcomes)
             ]
@@ -123,7 +123,7 @@ class Columns:
 
 
 def _sweep(outcome: Outcome) -> Mapping[str, Any]:
-    return outcome.meta.get("sweep") or {}
+    return outcome.meta.get(SWEEP) or {}
 
 
 def _coordinates(outcomes: Iterable[Outcome]) -> dict[str, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -32,9 +33,15 @@ def to_dead_letters(
         Number of lines.
 
     Raises:
+        TypeError: If `items` is a path.
         ValueError: If there are fewer items than outcomes speak of, or an item has no JSON form.
         OSError: If the file cannot be written.
     """
+    if isinstance(items, str | os.PathLike):
+        raise TypeError(
+            f"to_dead_letters(items={os.fspath(items)!r}) takes the items themselves: give the "
+            'source that the run read, such as JsonLines("papers.jsonl").'
+        )
     reader = _Reader(items)
     failed = (outcome for outcome in results if not outcome.ok)
     return write_lines(path, (_letter(reader.item(each.index), each) for each in failed))

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files for others: where they are written, and compressed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from langgraph_hpc_fanout import atomic
 
 PathLike = str | os.PathLike[str]
 
@@ -31,14 +33,8 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
         raise IsADirectoryError(f"{path} is a directory; name a file in it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
-    try:
-        with beside.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic.replacing(path, beside) as file:
+        yield file
 
 
 @contextmanager

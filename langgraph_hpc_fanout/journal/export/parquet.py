@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from langgraph_hpc_fanout.journal.export.columns import REPETITIVE, SWEEP, Columns
+from langgraph_hpc_fanout.journal.export.columns import PREFIX, REPETITIVE, Columns
 from langgraph_hpc_fanout.journal.export.files import PathLike, replacing
 from langgraph_hpc_fanout.records import Outcome
 
@@ -93,7 +93,7 @@ def _writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     # Dictionaries of columns in which no two rows are alike would cost more than they save.
-    alike = [name for name in schema.names if name in REPETITIVE or name.startswith(SWEEP)]
+    alike = [name for name in schema.names if name in REPETITIVE or name.startswith(PREFIX)]
     return pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=alike)
 
 

@@ -100,3 +100,9 @@ def test_items_of_another_run(tmp_path, items):
 def test_an_item_without_a_json_form(tmp_path):
     with pytest.raises(ValueError, match=r"Item 0 \(set\) cannot be written as JSON"):
         to_dead_letters([bad(0)], tmp_path / "dead.jsonl", [{1}])
+
+
+def test_a_path_is_no_items(tmp_path):
+    with pytest.raises(TypeError, match=r"'papers\.jsonl'\) takes the items themselves"):
+        to_dead_letters([bad(1)], tmp_path / "d.jsonl", "papers.jsonl")
+    assert not (tmp_path / "d.jsonl").exists()

@@ -8,15 +8,15 @@ import threading
 
 import pytest
 
-from langgraph_hpc_fanout.journal import files
+from langgraph_hpc_fanout import atomic
 
 
 def test_a_file_is_made_once(tmp_path):
     path = tmp_path / "a"
-    assert files.create(path, b"first", "1")
-    assert not files.create(path, b"second", "2")
+    assert atomic.create(path, b"first", "1")
+    assert not atomic.create(path, b"second", "2")
     assert path.read_bytes() == b"first"
-    files.replace(path, b"third", "3")
+    atomic.replace(path, b"third", "3")
     assert path.read_bytes() == b"third"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -26,7 +26,7 @@ def test_of_many_threads_one_makes_the_file(tmp_path):
 
     def work(name):
         barrier.wait()
-        if files.create(path, name.encode(), name):
+        if atomic.create(path, name.encode(), name):
             made.append(name)
 
     threads = [threading.Thread(target=work, args=(str(number),)) for number in range(8)]
@@ -46,17 +46,17 @@ def test_a_link_that_was_made_although_it_failed_counts(tmp_path, monkeypatch):
         link(source, target)
 
     monkeypatch.setattr(os, "link", twice)
-    assert files.create(tmp_path / "a", b"first", "1")
-    assert not files.create(tmp_path / "a", b"second", "2")
+    assert atomic.create(tmp_path / "a", b"first", "1")
+    assert not atomic.create(tmp_path / "a", b"second", "2")
 
 
 def test_a_file_that_cannot_be_made_leaves_nothing(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(NotADirectoryError):
-        files.create(tmp_path / "file" / "a", b"", "1")
+        atomic.create(tmp_path / "file" / "a", b"", "1")
     (tmp_path / "a").mkdir()
     with pytest.raises(IsADirectoryError):
-        files.replace(tmp_path / "a", b"", "1")
+        atomic.replace(tmp_path / "a", b"", "1")
     assert {path.name for path in tmp_path.iterdir()} == {"a", "file"}
 
 
@@ -65,4 +65,4 @@ def test_a_file_system_that_syncs_no_directories_will_do(tmp_path, monkeypatch):
         raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    files.sync_directory(tmp_path)
+    atomic.sync_directory(tmp_path)
