@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 
 import pytest
 from blockbuster import BlockBuster
@@ -11,6 +12,12 @@ from langgraph_hpc_fanout import Pool
 from langgraph_hpc_fanout.testing import LocalLLM
 
 _HARMLESS = ("os.path.", "threading.Lock.acquire")
+
+
+def pytest_configure():
+    """Programs of tests are to heed Ctrl-C, and shells let theirs in the background ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
