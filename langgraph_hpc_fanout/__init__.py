@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langgraph_hpc_fanout import reducers
+    from langgraph_hpc_fanout.dispatch.policy import Policy
     from langgraph_hpc_fanout.dispatch.retry import Retry
     from langgraph_hpc_fanout.endpoints.function import FunctionEndpoint
     from langgraph_hpc_fanout.endpoints.globus_compute.endpoint import GlobusComputeEndpoint
@@ -63,6 +64,7 @@ _HOMES = {
     "OpenAIEndpoint": "endpoints.openai",
     "Outcome": "records",
     "Parquet": "items.parquet",
+    "Policy": "dispatch.policy",
     "Pool": "pool",
     "Prompt": "tasks.prompt",
     "ReduceNode": "nodes.reduce",
@@ -97,6 +99,7 @@ __all__ = [
     "OpenAIEndpoint",
     "Outcome",
     "Parquet",
+    "Policy",
     "Pool",
     "Prompt",
     "ReduceNode",

@@ -60,7 +60,14 @@ _NOT_SENT = (
 class Lanes(Protocol):
     """What a chat model asks of a pool."""
 
-    async def ask(self, request: Request, retry: Retry) -> Reply:
+    async def ask(
+        self,
+        request: Request,
+        retry: Retry,
+        *,
+        require: frozenset[str],
+        forbid: frozenset[str],
+    ) -> Reply:
         """The last word on a request."""
         ...
 
@@ -75,6 +82,8 @@ class PoolChatModel(BaseChatOpenAI):
         pool: Where to ask.
         model_name: Logical model name; empty for the only model that the pool serves.
         retry: How hard to try for one call.
+        require: Tags that an endpoint must have to be asked.
+        forbid: Tags that it must not have.
 
     Raises:
         ValueError: If it is given what belongs to the pool's endpoints, such as a URL.
@@ -85,6 +94,8 @@ class PoolChatModel(BaseChatOpenAI):
     pool: SkipValidation[Lanes] = Field(exclude=True, repr=False)
     model_name: str = Field(default="", alias="model")
     retry: Retry = Retry()
+    require: frozenset[str] = frozenset()
+    forbid: frozenset[str] = frozenset()
 
     @model_validator(mode="after")
     def validate_environment(self) -> Self:
@@ -173,7 +184,7 @@ class PoolChatModel(BaseChatOpenAI):
                 "A pool's chat model was called synchronously on the dispatch thread, where it "
                 "would wait for itself for ever; use ainvoke there."
             )
-        reply = current_scope().wait_for(self.pool.ask(request, self.retry))
+        reply = current_scope().wait_for(self._ask(request))
         return self._result(reply, schema)
 
     async def _agenerate(
@@ -184,7 +195,10 @@ class PoolChatModel(BaseChatOpenAI):
         **kwargs: Any,
     ) -> ChatResult:
         request, schema = self._request(messages, stop, kwargs)
-        return self._result(await self.pool.ask(request, self.retry), schema)
+        return self._result(await self._ask(request), schema)
+
+    async def _ask(self, request: Request) -> Reply:
+        return await self.pool.ask(request, self.retry, require=self.require, forbid=self.forbid)
 
     def _stream(
         self,

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 import weakref
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from types import TracebackType
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from langgraph_hpc_fanout.dispatch.calls import Calls
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
+from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError, Scheduler
 from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint
+from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class Pool:
 
     Args:
         endpoints: Endpoints, or URLs of OpenAI-compatible servers; one of them or several.
+        policy: How endpoints and requests that fail are treated.
 
     Raises:
         ValueError: If there are none, or two have the same name.
@@ -48,17 +52,23 @@ class Pool:
         ```
     """
 
-    def __init__(self, endpoints: str | Endpoint | Iterable[str | Endpoint]) -> None:
+    def __init__(
+        self,
+        endpoints: str | Endpoint | Iterable[str | Endpoint],
+        *,
+        policy: Policy = Policy(),
+    ) -> None:
         if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
             endpoints = [endpoints]
         self.endpoints: tuple[Endpoint, ...] = tuple(_endpoint(each) for each in endpoints)
         if not self.endpoints:
             raise ValueError("The pool is empty; give it at least one URL or endpoint.")
-        names = [endpoint.name for endpoint in self.endpoints]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        names = Counter(endpoint.name for endpoint in self.endpoints)
+        if twice := sorted(name for name, count in names.items() if count > 1):
             raise ValueError(f"The pool has several endpoints named {', '.join(twice)}.")
+        self._policy = policy
         self._scheduler: Scheduler | None = None
-        self._calls: dict[tuple[str, Retry], Calls] = {}
+        self._calls: dict[tuple[Any, ...], Calls] = {}
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
     def __repr__(self) -> str:
@@ -81,8 +91,44 @@ class Pool:
     ) -> None:
         self.close()
 
+    def add(self, endpoint: str | Endpoint) -> None:
+        """Take in one more endpoint; what waits may go there at once.
+
+        Raises:
+            ValueError: If the pool has one of that name.
+            TypeError: If it is neither a URL nor an endpoint.
+        """
+        new = _endpoint(endpoint)
+        if any(each.name == new.name for each in self.endpoints):
+            raise ValueError(f"The pool has an endpoint named {new.name} already.")
+        self.endpoints = (*self.endpoints, new)
+        if self._scheduler is not None:
+            dispatch_loop().wait_for(self._join(new))
+
+    def remove(self, name: str) -> None:
+        """Send nothing more to an endpoint, and close it once what is in flight there has ended.
+
+        Returns at once. An endpoint that comes back, or another of its name, may be added.
+
+        Raises:
+            LookupError: If the pool has no such endpoint.
+        """
+        rest = tuple(each for each in self.endpoints if each.name != name)
+        if len(rest) == len(self.endpoints):
+            names = ", ".join(each.name for each in self.endpoints) or "none"
+            raise LookupError(f"The pool has no endpoint {name!r}, only {names}.")
+        self.endpoints = rest
+        if self._scheduler is not None:
+            dispatch_loop().wait_for(self._leave(name))
+
     def chat_model(
-        self, model: str | None = None, *, retry: Retry = Retry(), **settings: Any
+        self,
+        model: str | None = None,
+        *,
+        retry: Retry = Retry(),
+        require: Tags = (),
+        forbid: Tags = (),
+        **settings: Any,
     ) -> PoolChatModel:
         """A LangChain chat model whose calls go through this pool's lanes.
 
@@ -93,6 +139,8 @@ class Pool:
         Args:
             model: Logical model name; by default the only model that the pool serves.
             retry: How hard to try for one call.
+            require: Tags that an endpoint must have to be asked.
+            forbid: Tags that it must not have.
             settings: What langchain-openai's chat models take: `temperature`, `max_tokens`,
                 `seed`, `stop`, `extra_body` and so on.
 
@@ -108,22 +156,39 @@ class Pool:
         """
         from langgraph_hpc_fanout.chat_models import PoolChatModel  # noqa: PLC0415 - LangChain
 
-        return PoolChatModel(pool=self, model=model or "", retry=retry, **settings)
+        return PoolChatModel(
+            pool=self,
+            model=model or "",
+            retry=retry,
+            require=as_tags(require, "pool.chat_model(require=...)"),
+            forbid=as_tags(forbid, "pool.chat_model(forbid=...)"),
+            **settings,
+        )
 
-    async def ask(self, request: Request, retry: Retry = Retry()) -> Reply:
+    async def ask(
+        self,
+        request: Request,
+        retry: Retry = Retry(),
+        *,
+        require: frozenset[str] = frozenset(),
+        forbid: frozenset[str] = frozenset(),
+    ) -> Reply:
         """The last word of the lanes on one request, from any event loop.
 
         The limits, retries and failover are those of a run.
         """
         dispatch = dispatch_loop()
         if not dispatch.is_current_thread:
-            return await asyncio.wrap_future(dispatch.submit(self.ask(request, retry)))
+            asking = self.ask(request, retry, require=require, forbid=forbid)
+            return await asyncio.wrap_future(dispatch.submit(asking))
         scheduler = self.scheduler()
         try:
-            model = await scheduler.resolve(request.model)
+            model = await scheduler.resolve(request.model, require, forbid)
         except NoEndpointError as error:
             return Reply(0, failure=Failure(error.kind, str(error)))
-        calls = self._calls.setdefault((model, retry), Calls(scheduler, model, retry))
+        way = (model, retry, require, forbid)
+        if (calls := self._calls.get(way)) is None:
+            calls = self._calls[way] = Calls(scheduler, *way)
         return await calls.ask(replace(request, model=model))
 
     def close(self) -> None:
@@ -138,7 +203,7 @@ class Pool:
             if self._finalizer is not None:
                 self._finalizer.detach()
             _allow_connections(sum(map(_connections, self.endpoints)))
-            self._scheduler = scheduler = Scheduler(self.endpoints)
+            self._scheduler = scheduler = Scheduler(self.endpoints, policy=self._policy)
             self._calls = {}
             dispatch = dispatch_loop()
             if dispatch.loop is loop:
@@ -146,6 +211,16 @@ class Pool:
                 self._finalizer = weakref.finalize(self, _abandon, scheduler)
                 self._finalizer.atexit = False
         return self._scheduler
+
+    async def _join(self, endpoint: Endpoint) -> None:
+        if self._scheduler is not None and self._scheduler.loop is asyncio.get_running_loop():
+            _allow_connections(sum(map(_connections, self.endpoints)))
+            self._scheduler.join(endpoint)
+
+    async def _leave(self, name: str) -> None:
+        if self._scheduler is not None and self._scheduler.loop is asyncio.get_running_loop():
+            lane = next(lane for lane in self._scheduler.lanes if lane.name == name)
+            self._scheduler.leave(lane)
 
     async def _close(self) -> None:
         scheduler, self._scheduler = self._scheduler, None

@@ -10,6 +10,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, replace
 
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
+from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.endpoints.limits import Limits
@@ -258,8 +259,8 @@ class Dispatch:
     ```
     """
 
-    def __init__(self, *endpoints, seed=0):
-        self.scheduler = Scheduler(endpoints, random.Random(seed))
+    def __init__(self, *endpoints, seed=0, policy=Policy()):
+        self.scheduler = Scheduler(endpoints, random.Random(seed), policy)
 
     async def __aenter__(self):
         return self

@@ -22,12 +22,23 @@ class Calls:
         scheduler: Whose lanes to use.
         model: Logical model that is asked.
         retry: How hard to try.
+        require: Tags that an endpoint must have to be asked.
+        forbid: Tags that it must not have.
     """
 
-    def __init__(self, scheduler: Scheduler, model: str, retry: Retry) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        model: str,
+        retry: Retry,
+        require: frozenset[str] = frozenset(),
+        forbid: frozenset[str] = frozenset(),
+    ) -> None:
         self._scheduler = scheduler
         self._model = model
         self._retry = retry
+        self._require = require
+        self._forbid = forbid
         self._waiting: deque[Ticket] = deque()
         self._pending: set[Ticket] = set()
         self._job: Job | None = None
@@ -39,7 +50,9 @@ class Calls:
         self._pending.add(ticket)
         self._waiting.append(ticket)
         if self._job is None:
-            self._job = Job(self, self._model, self._retry)
+            self._job = Job(
+                self, self._model, self._retry, require=self._require, forbid=self._forbid
+            )
             self._scheduler.add(self._job)
         else:
             self._scheduler.offer(self._job)

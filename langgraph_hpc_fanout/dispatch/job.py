@@ -7,15 +7,16 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from langgraph_hpc_fanout.dispatch.retry import Retry
+from langgraph_hpc_fanout.dispatch.retry import Retry, RetryBudget
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
 if TYPE_CHECKING:
-    from langgraph_hpc_fanout.dispatch.lane import Bundle, Lane
+    from langgraph_hpc_fanout.dispatch.bundle import Bundle
+    from langgraph_hpc_fanout.dispatch.lane import Lane
 
 _FEED = 64
 """Requests made ahead of need: enough to keep lanes busy, too few to hold up the loop."""
@@ -97,7 +98,8 @@ class Job:
 
     Tickets are made only when a lane asks, so a million items wait as items, not as requests.
     A failed ticket goes to `again`, where lanes that have not failed it may take it at once,
-    and each of the others when its own backoff is over.
+    and each of the others when its own backoff is over. Where its retry is not paid for yet, see
+    `RetryBudget`, it is parked before.
 
     Args:
         client: Makes tickets and takes what comes of them.
@@ -105,9 +107,14 @@ class Job:
         retry: How hard to try.
         item_deadline: Seconds from an item's first attempt to its last.
         concurrency: Most tickets in flight, over all lanes.
+        require: Tags that an endpoint must have to see its tickets.
+        forbid: Tags that it must not have.
+        weight: Its turns at a lane that others want, too, against theirs.
 
     Attributes:
         paused: Whether nothing is to be sent for now; what is in flight goes on.
+        turns: Turns it has had, by its weight; of several jobs the one with the fewest is next.
+        retries: What pays for its retries, once it was added to a scheduler.
     """
 
     def __init__(
@@ -117,17 +124,27 @@ class Job:
         retry: Retry,
         item_deadline: float | None = None,
         concurrency: int | None = None,
+        require: Iterable[str] = (),
+        forbid: Iterable[str] = (),
+        weight: float = 1.0,
     ) -> None:
         self.client = client
         self.model = model
         self.retry = retry
         self.item_deadline = item_deadline
         self.concurrency = math.inf if concurrency is None else concurrency
+        self.require = frozenset(require)
+        self.forbid = frozenset(forbid)
+        self.weight = weight
+        self.turns = 0.0
+        self.retries: RetryBudget | None = None
+        self._is_choosy = bool(self.require or self.forbid)
         self.in_flight: set[Ticket] = set()
         self.open = True
         self.paused = False
         self._ready: deque[Ticket] = deque()
         self._again: dict[Ticket, None] = {}
+        self._parked: deque[Ticket] = deque()
         self._delayed: list[tuple[float, int, Ticket]] = []
         self._pushed = 0
         self._dry = False
@@ -137,6 +154,14 @@ class Job:
             f"Job({self.model!r}, {len(self.in_flight)} in flight, {len(self._ready)} ready, "
             f"{len(self._again)} to retry)"
         )
+
+    def may_use(self, lane: Lane) -> bool:
+        """Whether a lane serves the model, and its tags are such that it may see the tickets."""
+        return self.model in lane.serves and (not self._is_choosy or self.admits(lane.tags))
+
+    def admits(self, tags: frozenset[str]) -> bool:
+        """Whether an endpoint with these tags may see the tickets."""
+        return self.require <= tags and self.forbid.isdisjoint(tags)
 
     def refresh(self) -> None:
         """The client has more to feed."""
@@ -187,15 +212,39 @@ class Job:
         self._again[ticket] = None
         self._delay(ticket)
 
+    def park(self, ticket: Ticket, *, avoid: Lane, until: float, now: float) -> None:
+        """Wait until another try is paid for."""
+        self.in_flight.discard(ticket)
+        ticket.avoid = {**_still_avoided(ticket, now), avoid: until}
+        self._parked.append(ticket)
+
+    @property
+    def has_parked(self) -> bool:
+        """Whether any waits to be paid for."""
+        while self._parked and not self._parked[0].open:
+            self._parked.popleft()
+        return bool(self._parked)
+
+    def unpark(self, now: float) -> Ticket:
+        """Let the first that waits to be paid for be tried again."""
+        ticket = self._parked.popleft()
+        ticket.avoid = _still_avoided(ticket, now)
+        if ticket.avoid:
+            self._again[ticket] = None
+            self._delay(ticket)
+        else:
+            self._ready.appendleft(ticket)
+        return ticket
+
     def next_retry(self) -> float | None:
         """When the next backoff ends, if any is running."""
         while self._delayed and self._delayed[0][2] not in self._again:
             heapq.heappop(self._delayed)
         return self._delayed[0][0] if self._delayed else None
 
-    def end_backoffs(self, now: float) -> bool:
-        """Let lanes take the tickets whose backoff there is over; says whether there were any."""
-        freed = False
+    def end_backoffs(self, now: float) -> list[Ticket]:
+        """Let lanes take the tickets whose backoff there is over; returns them."""
+        freed = []
         while (due := self.next_retry()) is not None and due <= now:
             _, _, ticket = heapq.heappop(self._delayed)
             ticket.avoid = _still_avoided(ticket, now)
@@ -204,7 +253,7 @@ class Job:
             else:
                 del self._again[ticket]
                 self._ready.appendleft(ticket)
-            freed = True
+            freed.append(ticket)
         return freed
 
     def drop(self, ticket: Ticket) -> None:
@@ -225,12 +274,13 @@ class Job:
         """Send nothing more and cancel what is in flight. Runs on the dispatch loop."""
         self.open = False
         self._dry = True
-        for ticket in (*self.in_flight, *self._again, *self._ready):
+        for ticket in (*self.in_flight, *self._again, *self._ready, *self._parked):
             ticket.open = False
             if ticket.expiry is not None:
                 ticket.expiry.cancel()
         self._ready.clear()
         self._again.clear()
+        self._parked.clear()
         self._delayed.clear()
         for ticket in self.in_flight:
             if ticket.bundle is not None:

@@ -3,63 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import math
 from typing import TYPE_CHECKING
 
+from langgraph_hpc_fanout.dispatch.bundle import Bundle, bundle_of
 from langgraph_hpc_fanout.dispatch.factoring import Factoring
+from langgraph_hpc_fanout.dispatch.health import PROBE_SECONDS, Condition, State
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.rates import Gate
 from langgraph_hpc_fanout.dispatch.retry import ACTIONS
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint, Health
+from langgraph_hpc_fanout.endpoints.tags import tags_of
 from langgraph_hpc_fanout.records import Failure, Reply
 
 if TYPE_CHECKING:
     from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 
-_PROBE_TIMEOUT = 10.0
-_PROBE_DELAYS = (0.2, 0.5, 1.0)
-"""Waits between the first probes; a lane that fails them all is taken for dead."""
-_PROBE_DELAY_DEAD = 15.0
-_CHILLS = 4
-"""Times in a row a lane may be found well by a probe and absent by a request."""
 _INSTANT = 0.001
 """Seconds under which a send may not have waited at all; then others get a turn first."""
-
-
-class State(enum.Enum):
-    """Whether a lane pulls."""
-
-    OPENING = "not probed yet"
-    OPEN = "pulling"
-    COLD = "not answering; probing"
-    DEAD = "given up, probed now and then"
-    CLOSED = "closed"
-
-
-class Bundle:
-    """Tickets that travel in one send, and the scope in which they do."""
-
-    __slots__ = ("awaited", "jobs", "scope", "tickets")
-
-    def __init__(self, taken: list[tuple[Job, Ticket]]) -> None:
-        self.jobs = [job for job, _ in taken]
-        self.tickets = [ticket for _, ticket in taken]
-        self.awaited = len(taken)
-        self.scope: asyncio.Timeout | None = None
-        for ticket in self.tickets:
-            ticket.bundle = self
-
-    def leave(self, now: float) -> None:
-        """One of its tickets is not waited for any more; the send stops when none is."""
-        self.awaited -= 1
-        if not self.awaited:
-            self.cancel(now)
-
-    def cancel(self, now: float) -> None:
-        """Stop the send, unless it is stopping."""
-        if self.scope is not None and not self.scope.expired():
-            self.scope.reschedule(now)
+_REFUSALS = 3
+"""Refusals in a row that pause a wide lane. One among answers is a stray, or a gateway's share
+for somebody else, and holds up only the request that met it."""
+_WIDE = 8
 
 
 class Lane:
@@ -76,9 +41,9 @@ class Lane:
     def __init__(self, endpoint: Endpoint, scheduler: Scheduler) -> None:
         self.endpoint = endpoint
         self.name = endpoint.name
-        self.state = State.OPENING
+        self.tags: frozenset[str] = tags_of(endpoint)
         self.serves: frozenset[str] = frozenset()
-        self.failure: Failure | None = None
+        self.condition = Condition()
         self.in_flight = 0
         self._scheduler = scheduler
         self._loop = asyncio.get_running_loop()
@@ -88,20 +53,36 @@ class Lane:
             self._gate = Gate(limits, self._loop.time)
         self._workers: set[asyncio.Task[None]] = set()
         self._working = 0  # unlike the tasks, it counts no worker that is about to end
+        self._bundles: set[Bundle] = set()
         self._prober: asyncio.Task[None] | None = None
         self._paused_until = 0.0
-        self._chills = 0
+        self._refusals = 0
         self._factoring = Factoring()
 
     def __repr__(self) -> str:
         return f"Lane({self.name!r}, {self.state.name}, {self.in_flight} in flight)"
 
+    @property
+    def state(self) -> State:
+        """Whether it pulls, and why not."""
+        return self.condition.state
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why it does not pull."""
+        return self.condition.failure
+
     # -- pulling ------------------------------------------------------------------------
+
+    @property
+    def limit(self) -> int:
+        """Most requests in flight."""
+        return 1 if self.condition.on_trial else self.endpoint.limits.concurrency
 
     @property
     def has_room(self) -> bool:
         """Whether the lane would take one more request now."""
-        limit = self.endpoint.limits.concurrency
+        limit = self.limit
         if self._working >= limit or self.in_flight >= limit or not self._pulls:
             return False
         bundles = self.endpoint.bundling.max_bundles
@@ -109,7 +90,9 @@ class Lane:
 
     @property
     def _pulls(self) -> bool:
-        return self.state is State.OPEN and self._paused_until <= self._loop.time()
+        return self.condition.is_hot and (
+            not self._paused_until or self._paused_until <= self._loop.time()
+        )
 
     @property
     def load(self) -> int:
@@ -124,8 +107,14 @@ class Lane:
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
 
-    def pause(self, seconds: float) -> None:
-        """Take nothing for a while: the server asked for it."""
+    def refused(self, seconds: float) -> None:
+        """The server turned a request away, for so many seconds."""
+        self._refusals += 1
+        if self._refusals >= _REFUSALS or self.limit < _WIDE:
+            self._pause(seconds)
+
+    def _pause(self, seconds: float) -> None:
+        """Take nothing for a while."""
         until = self._loop.time() + seconds
         if until > self._paused_until:
             self._paused_until = until
@@ -135,7 +124,12 @@ class Lane:
         """Take again, unless there is a longer pause; uvloop's timers ring a little early."""
         if until == self._paused_until:
             self._paused_until = 0.0
-            self.wake()
+            self._offer_room()
+
+    def _offer_room(self) -> None:
+        """There is room again."""
+        self._scheduler.idle.add(self)
+        self.wake()
 
     async def _work(self) -> None:
         try:
@@ -153,10 +147,11 @@ class Lane:
                     await asyncio.sleep(0)
         finally:
             self._working -= 1
+            self._scheduler.idle.add(self)
 
     def _room(self) -> int:
         """How many more requests may be in flight."""
-        return self.endpoint.limits.concurrency - self.in_flight
+        return self.limit - self.in_flight
 
     def _size(self) -> int:
         """Most tickets that the next bundle may hold."""
@@ -185,7 +180,7 @@ class Lane:
             if (pair := self._scheduler.take(self)) is None:
                 break
             taken.append(pair)
-        return _bundle(taken)
+        return bundle_of(taken)
 
     async def _take_gated(self, gate: Gate) -> Bundle | None:
         """Wait until one ticket may leave, and let go with it what may leave without a wait."""
@@ -205,13 +200,14 @@ class Lane:
                 ticket = pair[1]
                 ticket.charged = _tokens(ticket)
                 gate.charge(ticket.charged)
-        return _bundle(taken)
+        return bundle_of(taken)
 
     # -- sending ------------------------------------------------------------------------
 
     async def _send(self, bundle: Bundle) -> None:
         started = self._loop.time()
         self._stamp(bundle, started)
+        self._bundles.add(bundle)
         waiting = dict(enumerate(zip(bundle.jobs, bundle.tickets, strict=True)))
         self.in_flight += len(waiting)
         failure = Failure("transient", f"{self.name} ended without a reply.", None, True, self.name)
@@ -225,7 +221,7 @@ class Lane:
                         if waiting and not bundle.awaited:
                             bundle.cancel(self._loop.time())
         except TimeoutError:
-            failure = self._late(started)
+            failure = bundle.lost or self._late(started)
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
@@ -236,6 +232,7 @@ class Lane:
             failure = Failure("transient", message, None, True, self.name)
         finally:
             bundle.scope = None
+            self._bundles.discard(bundle)
             for position, pair in waiting.items():
                 self._answered(bundle, *pair, Reply(position, failure=failure), started)
 
@@ -297,7 +294,8 @@ class Lane:
                 used = float(reply.usage.total_tokens)
             self._gate.settle(ticket.charged, used)
         if reply.failure is None:
-            self._chills = 0
+            self._refusals = 0
+            self.condition.answered()
         ticket.attempts += reply.tries - 1
         seconds = self._loop.time() - started if reply.seconds is None else reply.seconds
         self._scheduler.answered(job, ticket, reply, self, seconds)
@@ -306,68 +304,89 @@ class Lane:
 
     def start(self) -> None:
         """Probe the endpoint, unless that is under way or it is known to be well."""
-        if self.state in (State.OPENING, State.COLD, State.DEAD) and self._prober is None:
-            if self.state is State.DEAD:
-                self.state, self.failure, self._chills = State.COLD, None, 0
+        if self._prober is None and self.condition.wake():
             self._begin_probing()
 
     def chill(self, failure: Failure) -> None:
         """Stop pulling: a request found nobody there, or not the model it asked for."""
-        if self.state is not State.OPEN:
+        if (wait := self.condition.chill(failure)) is None:
             return
-        self._chills += 1
-        self.state, self.failure = State.COLD, failure
-        if self._chills < _CHILLS:
-            self.start()
-            return
-        self.state = State.DEAD
+        if self.state is State.DEAD:
+            self._give_back()
+            self._scheduler.lane_changed()
+        if (not wait or self._scheduler.busy) and self._prober is None:
+            self._begin_probing(wait)
+
+    def eject(self, failure: Failure) -> None:
+        """Leave the endpoint alone for a while: it answers with faults only."""
+        self._loop.call_later(self.condition.eject(failure), self._end_ejection)
         self._scheduler.lane_changed()
-        if self._scheduler.busy and self._prober is None:
-            self._begin_probing(_PROBE_DELAY_DEAD)
+
+    def _end_ejection(self) -> None:
+        if self.condition.end_ejection() and self._scheduler.busy:
+            self._begin_probing()  # else whoever wants it next begins
+
+    def drain(self) -> None:
+        """Take nothing more; what is in flight goes on."""
+        self.condition.drain()
+        if self._prober is not None:
+            self._prober.cancel()
+
+    async def gone(self) -> None:
+        """Wait until what is in flight has ended, and close."""
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        await self.close()
 
     async def close(self) -> None:
         """Stop everything and close the endpoint."""
-        self.state = State.CLOSED
+        self.condition.close()
         tasks = [task for task in (*self._workers, self._prober) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.endpoint.close()
 
+    def _give_back(self) -> None:
+        """It is dead: what is in flight there is not waited for. Bundles in a queue may live on."""
+        if self.endpoint.bundling.queues:
+            return
+        why = "" if self.failure is None else f" {self.failure.message}"
+        message = f"{self.name} died while it was at it.{why}"
+        lost = Failure("transient", message, None, True, self.name)
+        now = self._loop.time()
+        for bundle in tuple(self._bundles):
+            bundle.lost = lost
+            bundle.cancel(now)
+
     def _begin_probing(self, wait: float = 0.0) -> None:
         self._prober = self._loop.create_task(self._probe(wait), name=f"probe {self.name}")
 
-    async def _probe(self, wait: float) -> None:
+    async def _probe(self, wait: float | None) -> None:
+        """One probe after another, until it is well or nobody needs it."""
         try:
-            if wait:
-                await asyncio.sleep(wait)
-            delays = iter(_PROBE_DELAYS)
-            while not (health := await self._ask_health()).ok:
-                self.failure = health.failure
-                if health.failure is not None and health.failure.kind == "auth":
-                    self.state = State.DEAD
-                    break
-                if (delay := next(delays, None)) is None:
-                    self.state, delay = State.DEAD, _PROBE_DELAY_DEAD
+            while wait is not None:
+                if wait:
+                    await asyncio.sleep(wait)
+                wait = self.condition.probed(await self._ask_health())
+                if wait is not None and self.state is State.DEAD:
+                    self._give_back()
                     self._scheduler.lane_changed()
                     if not self._scheduler.busy:
                         return
-                await asyncio.sleep(delay)
-            else:
+            if self.condition.is_hot:
                 self.serves = frozenset(self.endpoint.models)
-                self.state, self.failure = State.OPEN, None
         finally:
             self._prober = None
         self._scheduler.lane_changed()
-        self.wake()
+        self._offer_room()
 
     async def _ask_health(self) -> Health:
         try:
-            async with asyncio.timeout(_PROBE_TIMEOUT):
+            async with asyncio.timeout(PROBE_SECONDS):
                 await self.endpoint.open()
                 return await self.endpoint.probe()
         except TimeoutError:
-            message = f"{self.name} did not answer a probe within {_PROBE_TIMEOUT:.0f} s."
+            message = f"{self.name} did not answer a probe within {PROBE_SECONDS:.0f} s."
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
@@ -375,12 +394,6 @@ class Lane:
         except Exception as error:  # noqa: BLE001 - an endpoint's bug must not end the lane
             message = f"{self.name} could not be opened: {type(error).__name__}: {error}"
         return Health(ok=False, failure=Failure("cold", message, None, True, self.name))
-
-
-def _bundle(taken: list[tuple[Job, Ticket]]) -> Bundle | None:
-    if len(taken) > 1:  # a client may end its job when asked for more
-        taken = [pair for pair in taken if pair[1].open]
-    return Bundle(taken) if taken else None
 
 
 def _tokens(ticket: Ticket) -> float:

@@ -10,6 +10,11 @@ from types import MappingProxyType
 
 from langgraph_hpc_fanout.records import FailureKind
 
+_RETRIES_A_SECOND = 10.0
+"""Those that time pays for, as in Finagle."""
+_SAVED_AT_FIRST = 100.0
+_MOST_SAVED = 1_000.0
+
 
 class Action(enum.Enum):
     """What the scheduler does with a request that came back without an answer."""
@@ -73,3 +78,47 @@ class Retry:
     def backoff(self, failures: int, rng: random.Random) -> float:
         """Seconds to wait after the given number of failures in a row (1 or more)."""
         return rng.uniform(0, min(self.cap, self.base * 2.0 ** min(failures - 1, 32)))
+
+
+class RetryBudget:
+    """Retries as a share of answers, so that a storm of failures ends.
+
+    As in Finagle and gRPC: every answer pays for a share of a retry, and time for a few besides, so
+    that a run in which nothing is answered yet may retry, too. A retry that is answered costs
+    nothing, so what has waited goes on quickly when the storm is over. Pure: the caller says what
+    time it is.
+
+    Args:
+        share: Retries that an answer pays for.
+        now: When it begins.
+    """
+
+    __slots__ = ("_at", "_level", "_share")
+
+    def __init__(self, share: float, now: float) -> None:
+        self._share = share
+        self._level = _SAVED_AT_FIRST
+        self._at = now
+
+    def answered(self, *, was_retry: bool = False) -> None:
+        """A request has its answer, at once or by a retry."""
+        self._level = min(_MOST_SAVED, self._level + self._share + was_retry)
+
+    def take(self, now: float) -> bool:
+        """Pay for a retry, if there is enough."""
+        self._refill(now)
+        if self._level < 1.0:
+            return False
+        self._level -= 1.0
+        return True
+
+    def wait(self, now: float) -> float:
+        """Seconds until time alone has paid for a retry."""
+        self._refill(now)
+        return max(0.0, 1.0 - self._level) / _RETRIES_A_SECOND
+
+    def _refill(self, now: float) -> None:
+        if now > self._at:
+            paid = (now - self._at) * _RETRIES_A_SECOND
+            self._level = min(max(_SAVED_AT_FIRST, self._level), self._level + paid)
+            self._at = now

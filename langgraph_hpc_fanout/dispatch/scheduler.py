@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from langgraph_hpc_fanout.dispatch.health import State
+from langgraph_hpc_fanout.dispatch.idle import IdleLanes
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
-from langgraph_hpc_fanout.dispatch.lane import Lane, State
-from langgraph_hpc_fanout.dispatch.retry import ACTIONS, Action
+from langgraph_hpc_fanout.dispatch.lane import Lane
+from langgraph_hpc_fanout.dispatch.policy import Policy
+from langgraph_hpc_fanout.dispatch.retry import ACTIONS, Action, RetryBudget
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Endpoint
 from langgraph_hpc_fanout.records import Failure, FailureKind, Reply
 
@@ -36,15 +38,25 @@ class Scheduler:
     Args:
         endpoints: One lane is made for each.
         rng: Where jitter comes from.
+        policy: How endpoints and failures are treated.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        rng: random.Random | None = None,
+        policy: Policy = Policy(),
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.lanes = [Lane(endpoint, self) for endpoint in endpoints]
         self._rng = rng or random.Random()
-        self._jobs: deque[Job] = deque()
+        self._policy = policy
+        self.idle = IdleLanes(self._rng)
+        self._jobs: list[Job] = []
+        self._turns = 0.0
         self._timer: tuple[float, asyncio.Handle] | None = None
         self._changed = asyncio.Event()
+        self._leaving: dict[asyncio.Task[None], Lane] = {}
 
     @property
     def busy(self) -> bool:
@@ -53,32 +65,35 @@ class Scheduler:
 
     # -- jobs ---------------------------------------------------------------------------
 
-    async def resolve(self, model: str | None) -> str:
+    async def resolve(
+        self, model: str | None, require: Iterable[str] = (), forbid: Iterable[str] = ()
+    ) -> str:
         """The logical model to ask for: the given one, or the only one served.
+
+        Args:
+            model: The model's name; None for the only one.
+            require: Tags that an endpoint must have.
+            forbid: Tags that it must not have.
 
         Raises:
             NoEndpointError: If no endpoint serves it, or several models are served and none was
                 named. The message says why for each endpoint.
         """
-        for lane in self.lanes:
+        lanes = self._admitted(frozenset(require), frozenset(forbid))
+        for lane in lanes:
             lane.start()
         while True:
             if denied := self._denied():
                 raise NoEndpointError(explain(denied, model), "auth")
-            served = {
-                name for lane in self.lanes if lane.state is State.OPEN for name in lane.serves
-            }
+            served = {name for lane in lanes if lane.condition.is_hot for name in lane.serves}
             if model is None:
                 served.discard(FUNCTIONS)
             if model is not None and model in served:
                 return model
-            if not any(lane.state in (State.OPENING, State.COLD) for lane in self.lanes):
+            states = {lane.state for lane in lanes}
+            if not states & {State.COLD, State.PROBING, State.EJECTED}:
                 break
-            if (
-                model is None
-                and served
-                and not any(lane.state is State.OPENING for lane in self.lanes)
-            ):
+            if model is None and served and State.COLD not in states:
                 break
             self._changed.clear()
             await self._changed.wait()
@@ -91,28 +106,52 @@ class Scheduler:
                 "the same name.",
                 "permanent",
             )
-        raise NoEndpointError(explain(self.why_not(), model))
+        raise NoEndpointError(explain([_why_not(lane) for lane in lanes], model))
+
+    def _admitted(self, require: frozenset[str], forbid: frozenset[str]) -> list[Lane]:
+        """The lanes that these tags leave.
+
+        Raises:
+            NoEndpointError: If they leave none.
+        """
+        lanes = [
+            lane for lane in self.lanes if require <= lane.tags and forbid.isdisjoint(lane.tags)
+        ]
+        if not lanes:
+            wish = [f"requires {sorted(require)}"] * bool(require)
+            wish += [f"forbids {sorted(forbid)}"] * bool(forbid)
+            tags = "; ".join(f"{lane.name}: {sorted(lane.tags) or 'none'}" for lane in self.lanes)
+            raise NoEndpointError(
+                f"No endpoint may be asked: the task {' and '.join(wish)}, and their tags are "
+                f"{tags}. Change either.",
+                "permanent",
+            )
+        return lanes
 
     def add(self, job: Job) -> None:
         """Let lanes pull from a job."""
+        job.retries = RetryBudget(self._policy.retries, self.loop.time())
+        job.turns = self._turns
         self._jobs.append(job)
         for lane in self.lanes:
             lane.start()
-            lane.wake()
+        self._wake_all()
         self._check(job)
 
     def refresh(self, job: Job) -> None:
         """A job has more to feed."""
         job.refresh()
-        for lane in self.lanes:
-            lane.wake()
+        self._wake_all()
 
     def offer(self, job: Job) -> None:
         """A job has a little more to feed: enough for one lane, the least busy."""
         job.refresh()
-        ready = [lane for lane in self.lanes if lane.has_room and job.model in lane.serves]
-        if ready:
-            min(ready, key=lambda lane: lane.load).wake()
+        if (lane := self.idle.pick(job)) is not None:
+            lane.wake()
+
+    def _wake_all(self) -> None:
+        for lane in self.idle.all():
+            lane.wake()
 
     def remove(self, job: Job) -> None:
         """Close a job: nothing more is sent for it, what is in flight is cancelled."""
@@ -126,34 +165,67 @@ class Scheduler:
             self._abort(job, [Failure("cancelled", "The pool was closed.")])
         if self._timer is not None:
             self._timer[1].cancel()
-        await asyncio.gather(*(lane.close() for lane in self.lanes), return_exceptions=True)
+        lanes = (*self.lanes, *self._leaving.values())
+        await asyncio.gather(*(lane.close() for lane in lanes), return_exceptions=True)
         self._changed.set()
+
+    # -- lanes that come and go -----------------------------------------------------------
+
+    def join(self, endpoint: Endpoint) -> Lane:
+        """Take in one more endpoint."""
+        lane = Lane(endpoint, self)
+        self.lanes.append(lane)
+        if self.busy:
+            lane.start()
+        return lane
+
+    def leave(self, lane: Lane) -> asyncio.Task[None]:
+        """Give a lane nothing more, let what it has in flight end, and close it.
+
+        Returns:
+            What ends when it is closed.
+        """
+        self.lanes.remove(lane)
+        self.idle.discard(lane)
+        lane.drain()
+        leaving = self.loop.create_task(lane.gone(), name=f"leaving {lane.name}")
+        self._leaving[leaving] = lane
+        leaving.add_done_callback(self._leaving.pop)
+        self.lane_changed()
+        return leaving
 
     # -- what lanes ask -----------------------------------------------------------------
 
     def take(self, lane: Lane) -> tuple[Job, Ticket] | None:
-        """The next ticket for a lane; jobs take turns."""
-        for _ in range(len(self._jobs)):
-            job = self._jobs[0]
-            self._jobs.rotate(-1)
-            if job.model in lane.serves and (ticket := job.take(lane)) is not None:
+        """The next ticket for a lane; jobs take turns in proportion to their weights."""
+        for job in self._in_turn():  # a client may end its job when asked for tickets
+            if job.may_use(lane) and (ticket := job.take(lane)) is not None:
+                # Turns that a job had no use for are not made up for.
+                self._turns = max(self._turns, job.turns)
+                job.turns = self._turns + 1.0 / job.weight
                 return job, ticket
         return None
 
     def peek(self, lane: Lane) -> Ticket | None:
         """The ticket that the lane would get now."""
-        for job in tuple(self._jobs):  # a client may end its job when asked for tickets
-            if job.model in lane.serves and (ticket := job.peek(lane)) is not None:
+        for job in self._in_turn():
+            if job.may_use(lane) and (ticket := job.peek(lane)) is not None:
                 return ticket
         return None
 
+    def _in_turn(self) -> Sequence[Job]:
+        """A copy of the jobs; the one whose turn it is comes first."""
+        if len(self._jobs) < 2:
+            return tuple(self._jobs)
+        return sorted(self._jobs, key=_turns_of)
+
     def waiting(self, lane: Lane) -> int:
         """About how many tickets the lane could take, one after another."""
-        return sum(job.waiting() for job in self._jobs if job.model in lane.serves)
+        return sum(job.waiting() for job in self._jobs if job.may_use(lane))
 
     def may_have_work(self, lane: Lane) -> bool:
         """Whether asking for one more ticket is worth while."""
-        return any(job.model in lane.serves and job.may_have_work() for job in self._jobs)
+        return any(job.may_have_work() and job.may_use(lane) for job in self._jobs)
 
     def answered(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
         """Act on what came back for a ticket."""
@@ -183,6 +255,11 @@ class Scheduler:
         for job in list(self._jobs):
             self._check(job)
 
+    def _why_nobody(self, job: Job) -> list[Failure]:
+        """Why no lane can serve a job, for each that its tags do not keep out."""
+        reasons = [_why_not(lane) for lane in self.lanes if job.admits(lane.tags)]
+        return reasons or [Failure("cold", "The last endpoint that could be asked has left.")]
+
     def why_not(self) -> list[Failure]:
         """For each endpoint, why it does not serve a model that no lane serves."""
         return [_why_not(lane) for lane in self.lanes]
@@ -191,15 +268,15 @@ class Scheduler:
         served = [
             f"{lane.name}: {', '.join(sorted(lane.serves - {FUNCTIONS}))}"
             for lane in self.lanes
-            if lane.state is State.OPEN
+            if lane.condition.is_hot
         ]
         return "; ".join(served)
 
     def _check(self, job: Job) -> None:
         if denied := self._denied():
             self._abort(job, denied)
-        elif not any(_may_serve(lane, job.model) for lane in self.lanes):
-            self._abort(job, self.why_not())
+        elif not any(_may_serve(lane, job) for lane in self.lanes):
+            self._abort(job, self._why_nobody(job))
 
     def _denied(self) -> list[Failure]:
         failures = [lane.failure for lane in self.lanes]
@@ -212,56 +289,70 @@ class Scheduler:
     ) -> None:
         now = self.loop.time()
         action = ACTIONS[failure.kind]
-        if action is Action.TRY_AGAIN:
-            ticket.faults += 1
-            ticket.refusals, ticket.refused_since = 0, None  # it was let in
-        else:
-            ticket.refusals += 1
-            if ticket.refused_since is None:
-                ticket.refused_since = now
+        _note(ticket, action, now)
         delay = reply.retry_after
         if delay is None:
             delay = job.retry.backoff(ticket.refusals or ticket.faults, self._rng)
         # What it says of the lane holds whatever becomes of the ticket.
-        if action is Action.WAIT:
-            lane.pause(delay)
-        elif action is Action.PROBE:
-            lane.chill(failure)
-            if not ticket.open:
-                return  # it was the last lane, and the job is aborted
+        self._tell(lane, action, failure, delay)
+        if not ticket.open:
+            return  # it was the last lane, and the job is aborted
         last = _last_moment(job, ticket)
         in_time = now + delay < last or (now < last and self._may_go_elsewhere(job, ticket, lane))
         if ticket.faults >= job.retry.attempts or not in_time:
             self._settle(job, ticket, reply, lane, seconds)
             return
-        job.put_back(ticket, avoid=lane, until=now + delay, now=now)
         if ticket.expiry is not None:
             ticket.expiry.cancel()
         if last < math.inf:
             expired = (job, ticket, reply, lane, seconds)
             ticket.expiry = self.loop.call_at(last, self._settle_waiting, *expired)
-        self._offer(job, ticket)
+        if action is Action.TRY_AGAIN and job.retries is not None and not job.retries.take(now):
+            job.park(ticket, avoid=lane, until=now + delay, now=now)
+            self._set_timer(now + job.retries.wait(now))
+            return
+        job.put_back(ticket, avoid=lane, until=now + delay, now=now)
+        self._offer_again(job, ticket)
+
+    def _tell(self, lane: Lane, action: Action, failure: Failure, delay: float) -> None:
+        """Tell a lane what a request has met there."""
+        if action is Action.WAIT:
+            lane.refused(delay)
+        elif action is Action.PROBE:
+            lane.chill(failure)
+        elif lane.condition.faulted() and self._may_eject():
+            lane.eject(failure)
+
+    def _may_eject(self) -> bool:
+        """Whether one more lane may be left alone."""
+        ejected = sum(lane.state is State.EJECTED for lane in self.lanes)
+        return ejected + 1 <= self._policy.ejected * len(self.lanes)
+
+    def _offer_again(self, job: Job, ticket: Ticket) -> None:
+        """Let a ticket be taken by a lane that it does not avoid, now or later."""
+        self._wake_one(job, ticket)
         if (due := job.next_retry()) is not None:
             self._set_timer(due)
+
+    def _wake_one(self, job: Job, ticket: Ticket) -> None:
+        if (lane := self.idle.pick(job, ticket.avoid)) is not None:
+            lane.wake()
 
     def _may_go_elsewhere(self, job: Job, ticket: Ticket, lane: Lane) -> bool:
         return any(
             other is not lane
-            and other.state is State.OPEN
-            and job.model in other.serves
+            and other.condition.is_hot
+            and job.may_use(other)
             and other not in ticket.avoid
             for other in self.lanes
         )
 
-    def _offer(self, job: Job, ticket: Ticket) -> None:
-        """Wake one lane that may take a ticket at once."""
-        for lane in self.lanes:
-            if lane.has_room and job.model in lane.serves and lane not in ticket.avoid:
-                lane.wake()
-                return
-
     def _settle(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
         job.drop(ticket)
+        if job.retries is not None and reply.failure is None:
+            job.retries.answered(was_retry=ticket.faults > 0)
+            if job.has_parked:
+                self._unpark(job)
         job.client.settle(ticket, reply, lane, seconds)
 
     def _settle_waiting(
@@ -289,13 +380,22 @@ class Scheduler:
     def _end_backoffs(self, when: float) -> None:
         self._timer = None
         now = max(when, self.loop.time())  # uvloop's timers ring a little early
-        freed = [job.end_backoffs(now) for job in self._jobs]
-        if any(freed):
-            for lane in self.lanes:
-                lane.wake()
+        for job in self._jobs:
+            for ticket in job.end_backoffs(now):
+                self._wake_one(job, ticket)
+            self._unpark(job, now)
         due = [retry for job in self._jobs if (retry := job.next_retry()) is not None]
         if due:
             self._set_timer(min(due))
+
+    def _unpark(self, job: Job, now: float | None = None) -> None:
+        """Try again what is paid for by now."""
+        now = self.loop.time() if now is None else now
+        while job.retries is not None and job.has_parked:
+            if not job.retries.take(now):
+                self._set_timer(now + job.retries.wait(now))
+                return
+            self._offer_again(job, job.unpark(now))
 
 
 def explain(failures: Sequence[Failure], model: str | None) -> str:
@@ -322,14 +422,30 @@ def _last_moment(job: Job, ticket: Ticket) -> float:
     return end
 
 
-def _may_serve(lane: Lane, model: str) -> bool:
-    if lane.state is State.OPENING:
-        return True
-    return lane.state in (State.OPEN, State.COLD) and (model in lane.serves or not lane.serves)
+def _note(ticket: Ticket, action: Action, now: float) -> None:
+    """Count a failure of a ticket."""
+    if action is Action.TRY_AGAIN:
+        ticket.faults += 1
+        ticket.refusals, ticket.refused_since = 0, None  # it was let in
+    else:
+        ticket.refusals += 1
+        if ticket.refused_since is None:
+            ticket.refused_since = now
+
+
+def _turns_of(job: Job) -> float:
+    return job.turns
+
+
+def _may_serve(lane: Lane, job: Job) -> bool:
+    """Whether a lane serves a job, or may come to."""
+    if not lane.condition.may_recover or not job.admits(lane.tags):
+        return False
+    return lane.state is State.COLD or job.model in lane.serves or not lane.serves
 
 
 def _why_not(lane: Lane) -> Failure:
-    if lane.state is State.OPEN:
+    if lane.condition.is_hot:
         offered = ", ".join(sorted(lane.serves - {FUNCTIONS})) or "nothing"
         message = f"{lane.name} does not serve it, it serves {offered}"
         return Failure("cold", message, None, False, lane.name)

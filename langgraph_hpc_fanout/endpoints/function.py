@@ -15,6 +15,7 @@ from langgraph_hpc_fanout.endpoints.chat import read_completion, usage_of
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.models import Models, as_mapping, id_of
 from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
+from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
 from langgraph_hpc_fanout.records import Failure, FailureKind, Reply, Request
 
 Answer = str | Mapping[str, Any] | Failure
@@ -43,6 +44,7 @@ class FunctionEndpoint:
         models: What it serves: a mapping of logical names to ids, or ids that are their own
             logical names. The function finds the logical name in `request.model`.
         limits: What may be asked of it.
+        tags: Words by which tasks require or forbid it, such as `"on-site"`.
 
     Raises:
         TypeError: If it is given no function.
@@ -67,6 +69,7 @@ class FunctionEndpoint:
         name: str | None = None,
         models: Models = "function",
         limits: Limits = Limits(),
+        tags: Tags = (),
     ) -> None:
         if not callable(function):
             raise TypeError(f"FunctionEndpoint({function!r}) needs a function.")
@@ -77,6 +80,7 @@ class FunctionEndpoint:
         if not self.models:
             raise ValueError(f"FunctionEndpoint {self.name} serves no model; drop models=.")
         self.limits = limits
+        self.tags = as_tags(tags, f"FunctionEndpoint {self.name}")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._calls: set[Future[Any]] = set()

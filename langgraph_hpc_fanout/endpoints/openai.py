@@ -23,6 +23,7 @@ from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.models import Models, as_mapping, id_of
 from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
 from langgraph_hpc_fanout.endpoints.proxies import proxy_for
+from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
 from langgraph_hpc_fanout.records import Failure, FailureKind, Reply, Request
 
 _CONNECT_SECONDS = 10.0
@@ -44,6 +45,7 @@ class OpenAIEndpoint:
         api_key: The token, the name of an environment variable that holds it, or a function,
             sync or async, that returns it.
         limits: What may be asked of it.
+        tags: Words by which tasks require or forbid it, such as `"on-site"`.
         verify: Whether the certificate of an https server must be one that this machine trusts.
             False accepts any, so only say so of a server that nobody else can stand in for, such
             as a vLLM with a self-signed certificate on loopback.
@@ -71,6 +73,7 @@ class OpenAIEndpoint:
         models: Models | None = None,
         api_key: ApiKey | None = None,
         limits: Limits = Limits(),
+        tags: Tags = (),
         verify: bool = True,
     ) -> None:
         parsed = URL(url.rstrip("/").removesuffix("/chat/completions"))
@@ -87,6 +90,7 @@ class OpenAIEndpoint:
         self._chat_url = parsed / "chat" / "completions"
         self.name = name or _name(parsed)
         self.limits = limits
+        self.tags = as_tags(tags, self.name)
         self._given = as_mapping(models or {})
         self.models: Mapping[str, str] = self._given
         self._discover = models is None

@@ -69,6 +69,7 @@ class Endpoint(Protocol):
       request's fault. If it ends early, or raises, the requests without a reply count as lost
       and are sent again.
     - A cancelled `send` lets go of its connection at once.
+    - It may have `tags`, a set of words by which tasks require or forbid it.
     - No secret appears in `name`, `repr()` or in a failure's message.
     """
 

@@ -19,6 +19,7 @@ from langgraph.types import Send
 from langgraph_hpc_fanout.dispatch.loop import is_loop_thread
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS
+from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
 from langgraph_hpc_fanout.items.batch import OpenAIBatch
 from langgraph_hpc_fanout.items.opening import reopen
 from langgraph_hpc_fanout.items.source import Source, SourceError
@@ -81,6 +82,9 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             another version do not count.
         shard_size: Items a branch, or "auto" for at most 64 branches.
         task_concurrency: Most calls of a Runnable or function at once; by default 64.
+        require: Tags that an endpoint must have to be asked, see `OpenAIEndpoint(tags=...)`.
+        forbid: Tags that it must not have. No request ever leaves for one that has.
+        weight: Its turns at endpoints that other runs want, too, against theirs.
         journal: Where outcomes are kept. Without one they travel in graph state up to 16 MB,
             then in a temporary journal.
         retry: How hard to try to get a prompt answered. A Runnable has `with_retry`.
@@ -118,6 +122,9 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         version: str | None = None,
         shard_size: int | Literal["auto"] = "auto",
         task_concurrency: int | None = None,
+        require: Tags = (),
+        forbid: Tags = (),
+        weight: float = 1.0,
         journal: Journal | None = None,
         retry: Retry = Retry(),
         item_deadline: float | None = None,
@@ -166,6 +173,9 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             deadline=deadline,
             task_concurrency=task_concurrency,
             trace=trace,
+            require=as_tags(require, "FanOutNode(require=...)"),
+            forbid=as_tags(forbid, "FanOutNode(forbid=...)"),
+            weight=weight,
         )
         check_meaning(self.plan, version)
 

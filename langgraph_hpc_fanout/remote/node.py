@@ -9,7 +9,6 @@ import resource
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
-from langgraph_hpc_fanout.dispatch.lane import State
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
 from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError, Scheduler
 from langgraph_hpc_fanout.endpoints.limits import Limits
@@ -119,7 +118,7 @@ class Servers:
     def first_model(self) -> str | None:
         """The model that the first server which is there lists first."""
         for lane in self.scheduler.lanes:
-            if lane.state is State.OPEN and lane.endpoint.models:
+            if lane.condition.is_hot and lane.endpoint.models:
                 return next(iter(lane.endpoint.models))
         return None
 
@@ -128,7 +127,7 @@ class Servers:
         return [
             url
             for url, lane in zip(self.urls, self.scheduler.lanes, strict=True)
-            if lane.state is State.OPEN and (model is None or model in lane.serves)
+            if lane.condition.is_hot and (model is None or model in lane.serves)
         ]
 
     def doubt(self) -> None:

@@ -85,7 +85,9 @@ class Asking:
         assert self._plan.pool is not None  # noqa: S101 - FanOutNode asks for one
         scheduler = self._plan.pool.scheduler()
         try:
-            self._model = await scheduler.resolve(self._task.model)
+            self._model = await scheduler.resolve(
+                self._task.model, self._plan.require, self._plan.forbid
+            )
         except NoEndpointError as error:
             self._run.fail(str(error))
             return
@@ -96,6 +98,10 @@ class Asking:
             self._plan.retry,
             item_deadline=self._plan.item_deadline,
             concurrency=self._plan.concurrency,
+            require=self._plan.require,
+            forbid=self._plan.forbid,
+            # Of a sweep over models each has a job; together they have the turns of one run.
+            weight=self._plan.weight * len(self.variants) / len(self._plan.variants),
         )
         self._job.paused = self._paused
         await self._run.recover(scheduler.lanes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,6 +49,9 @@ class Plan:
     trace: int
     swept: tuple[str, ...] = ()
     concurrency: int | None = None
+    require: frozenset[str] = frozenset()
+    forbid: frozenset[str] = frozenset()
+    weight: float = 1.0
 
     @property
     def task(self) -> Task:
@@ -162,6 +166,13 @@ def check_meaning(plan: Plan, version: str | None) -> None:
         raise ValueError(
             f"FanOutNode(task_concurrency={plan.task_concurrency!r}) must be at least 1."
         )
+    if not 0.0 < plan.weight < math.inf:
+        raise ValueError(f"FanOutNode(weight={plan.weight!r}) must be a positive number.")
+    if both := sorted(plan.require & plan.forbid):
+        raise ValueError(
+            f"FanOutNode(require=..., forbid=...) both name {both[0]!r}, so no endpoint could be "
+            "asked; leave it out of one."
+        )
     if isinstance(plan.task, Prompt):
         if plan.task_concurrency is not None:
             raise ValueError(
@@ -176,6 +187,11 @@ def check_meaning(plan: Plan, version: str | None) -> None:
         return
     if plan.trace:
         raise ValueError("FanOutNode(trace=...) is for a Prompt; a Runnable is traced anyway.")
+    if isinstance(plan.task, RunnableTask) and (plan.require or plan.forbid or plan.weight != 1.0):
+        raise ValueError(
+            "FanOutNode(require=..., forbid=..., weight=...) are for a Prompt; a Runnable asks "
+            "through pool.chat_model(require=..., forbid=...)."
+        )
     if isinstance(plan.task, RemoteFunction):
         if plan.task_concurrency is not None:
             raise ValueError(

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from weakref import WeakKeyDictionary
 
-from langgraph_hpc_fanout.dispatch.lane import Lane, State
+from langgraph_hpc_fanout.dispatch.health import State
+from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.endpoints.protocol import Resumable, Sent
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.journal.log import Log
@@ -129,7 +130,7 @@ class Recovery:
     async def _fetch(self, lane: Lane, bundles: Sequence[_Earlier]) -> None:
         logger.info("%s: fetching %d bundles of an earlier process", lane.name, len(bundles))
         try:
-            while lane.state is State.OPENING:
+            while lane.state is State.COLD:
                 await asyncio.sleep(_OPENING_SECONDS)
             sent = [bundle.sent for bundle in bundles]
             async with contextlib.aclosing(_endpoint_of(lane).reattach(sent)) as replies:

@@ -18,7 +18,7 @@ from scripted import (
     now,
 )
 
-from langgraph_hpc_fanout.dispatch.lane import State
+from langgraph_hpc_fanout.dispatch.health import State
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.endpoints.protocol import Bundling
 from langgraph_hpc_fanout.records import Usage
@@ -349,7 +349,7 @@ async def test_in_flight_is_counted_through_all_endings():
         await dispatch.ask(100, retry=Retry(timeout=5))
         assert dispatch.lanes["a"].in_flight == 0
         assert a.in_flight == 0
-        assert repr(dispatch.lanes["a"]) == "Lane('a', OPEN, 0 in flight)"
+        assert repr(dispatch.lanes["a"]) == "Lane('a', HOT, 0 in flight)"
 
 
 # Bundles
@@ -527,7 +527,7 @@ async def test_nothing_is_opened_before_it_is_needed():
     async with Dispatch(a) as dispatch:
         await asyncio.sleep(60)
         assert (a.opened, a.probes) == (0, [])
-        assert dispatch.lanes["a"].state is State.OPENING
+        assert dispatch.lanes["a"].state is State.COLD
         await dispatch.ask(1)
         await dispatch.ask(Items(1, prefix="more"))
         assert (a.opened, len(a.probes)) == (1, 1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from properties import repeatable
 
 from langgraph_hpc_fanout import Retry
-from langgraph_hpc_fanout.dispatch.retry import ACTIONS, Action
+from langgraph_hpc_fanout.dispatch.retry import ACTIONS, Action, RetryBudget
 from langgraph_hpc_fanout.records import FailureKind
 
 
@@ -98,3 +98,46 @@ def test_seconds_are_positive(name, value):
 def test_a_policy_is_frozen():
     with pytest.raises(FrozenInstanceError):
         Retry().attempts = 1  # type: ignore[misc]
+
+
+# The budget of retries
+
+
+def taken(budget, now, most=10_000):
+    return next((number for number in range(most) if not budget.take(now)), most)
+
+
+def test_a_run_without_answers_may_retry_a_little():
+    budget = RetryBudget(0.2, 0.0)
+    assert taken(budget, 0.0) == 100
+    assert taken(budget, 1.0) == 10
+    assert taken(budget, 1.0) == 0
+    assert budget.wait(1.0) == pytest.approx(0.1)
+    assert taken(budget, 1e6) == 100, "time saves up no more than that"
+
+
+def test_answers_pay_for_a_share():
+    budget = RetryBudget(0.2, 0.0)
+    taken(budget, 0.0)
+    for _ in range(1_000):
+        budget.answered()
+    assert taken(budget, 0.0) == pytest.approx(200, abs=1)
+    for _ in range(1_000_000):
+        budget.answered()
+    assert taken(budget, 0.0) == 1_000, "what is saved up has an end"
+
+
+def test_a_retry_that_is_answered_costs_nothing():
+    budget = RetryBudget(0.0, 0.0)
+    for _ in range(1_000):
+        assert budget.take(0.0)
+        budget.answered(was_retry=True)
+
+
+def test_what_answers_saved_up_is_not_lost_in_time():
+    budget = RetryBudget(1.0, 0.0)
+    for _ in range(400):
+        budget.answered()
+    assert taken(budget, 5.0) == 500
+    assert budget.wait(5.0) > 0
+    assert budget.wait(5.2) == 0.0

@@ -31,6 +31,7 @@ from langgraph_hpc_fanout.endpoints.globus_compute.submitter import MOST_BYTES
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.models import Models, as_mapping, id_of
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Bundling, Health, Listener, Sent
+from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class GlobusComputeEndpoint:
         model: What is served: an id, ids, or a mapping of logical names to ids. By default
             whatever the node's server lists first, under the logical name "default".
         limits: What may be asked of it.
+        tags: Words by which tasks require or forbid it, such as `"on-site"`.
         ship: How the code gets there. `"package"`: this package is installed there, in the same
             version (0.1.x with 0.1.x). `"source"`: nothing is; the function travels as text and
             needs only Python's standard library. `"first"`: FIRST's own
@@ -131,6 +133,7 @@ class GlobusComputeEndpoint:
         name: str | None = None,
         model: Models | None = None,
         limits: Limits = Limits(concurrency=10_000),
+        tags: Tags = (),
         ship: Ship = "package",
         function_id: str | UUID | None = None,
         user_endpoint_config: Mapping[str, Any] | None = None,
@@ -189,6 +192,7 @@ class GlobusComputeEndpoint:
         if not self._models:
             raise ValueError(f"{self.name} serves no model; drop model= to take what is served.")
         self.limits = limits
+        self.tags = as_tags(tags, self.name)
         self._settings = {
             "user_endpoint_config": _plain("user_endpoint_config", user_endpoint_config),
             "resource_specification": _plain("resource_specification", resource_specification),

@@ -1,0 +1,30 @@
+"""How a pool decides who gets which request when: what may be set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a pool treats endpoints and requests that fail.
+
+    Args:
+        retries: Retries that each answer pays for. What fails beyond it (and beyond ten retries
+            a second) waits until more is answered, so that a storm of failures ends.
+        ejected: Largest share of the endpoints that may be left alone at the same time because
+            they answer with faults only. With 1.0 a run waits while all of them do, and with
+            less some are asked all the same.
+
+    Raises:
+        ValueError: If a share is out of range.
+    """
+
+    retries: float = 0.2
+    ejected: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.retries >= 0.0:
+            raise ValueError(f"Policy(retries={self.retries!r}) must be a share, at least 0.")
+        if not 0.0 <= self.ejected <= 1.0:
+            raise ValueError(f"Policy(ejected={self.ejected!r}) must be a share from 0 to 1.")
