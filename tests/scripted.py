@@ -84,7 +84,7 @@ class Scripted:
         probe=lambda number: True,
         bundle=1,
         bundling=None,
-        tokens=10,
+        uses=10,
         **limits,
     ):
         self.name = name
@@ -95,7 +95,7 @@ class Scripted:
         self.latency = latency
         self.script = script
         self.health = probe
-        self.tokens = tokens
+        self.uses = uses
         self.calls = []
         self.bundles = []
         self.in_flight = self.peak = 0
@@ -172,7 +172,7 @@ class Scripted:
         return self.latency(call) if callable(self.latency) else self.latency
 
     def _replies(self, position, said):
-        good = Reply(position, body=BODY, usage=Usage(0, self.tokens))
+        good = Reply(position, body=BODY, usage=Usage(0, self.uses))
         if said == "twice":
             return [good, good]
         if said == "elsewhere":

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.records import Failure
+
+if TYPE_CHECKING:
+    from langgraph_hpc_fanout.dispatch.lane import Lane
 
 
 class Bundle:
     """Tickets that travel in one send, and the scope in which they do.
 
     Args:
+        lane: Where they travel.
         taken: The tickets, and the jobs they are of.
 
     Attributes:
@@ -19,9 +24,10 @@ class Bundle:
         lost: Why the send is stopped although they are waited for; None when it is not.
     """
 
-    __slots__ = ("awaited", "jobs", "lost", "scope", "tickets")
+    __slots__ = ("awaited", "jobs", "lane", "lost", "scope", "tickets")
 
-    def __init__(self, taken: list[tuple[Job, Ticket]]) -> None:
+    def __init__(self, lane: Lane, taken: list[tuple[Job, Ticket]]) -> None:
+        self.lane = lane
         self.jobs = [job for job, _ in taken]
         self.tickets = [ticket for _, ticket in taken]
         self.awaited = len(taken)
@@ -42,8 +48,8 @@ class Bundle:
             self.scope.reschedule(now)
 
 
-def bundle_of(taken: list[tuple[Job, Ticket]]) -> Bundle | None:
+def bundle_of(lane: Lane, taken: list[tuple[Job, Ticket]]) -> Bundle | None:
     """A bundle of what was taken, if anything was, and is still wanted."""
     if len(taken) > 1:  # a client may end its job when asked for more
         taken = [pair for pair in taken if pair[1].open]
-    return Bundle(taken) if taken else None
+    return Bundle(lane, taken) if taken else None

@@ -7,7 +7,7 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,6 +28,8 @@ _NOWHERE: Mapping[Lane, float] = MappingProxyType({})
 class Ticket:
     """One request on its way: how often it was sent, which lanes it avoids until when.
 
+    Two tickets may be twins: of one item that is asked twice at the same time.
+
     Args:
         tag: Whatever the client wants to know the ticket by.
         request: What to send.
@@ -46,7 +48,9 @@ class Ticket:
         "refusals",
         "refused_since",
         "request",
+        "sent",
         "tag",
+        "twin",
     )
 
     def __init__(self, tag: Any, request: Request) -> None:
@@ -58,11 +62,13 @@ class Ticket:
         self.refusals = 0
         self.refused_since: float | None = None
         self.first_sent: float | None = None
+        self.sent = 0.0
         self.deadline: float | None = None
         self.expiry: asyncio.TimerHandle | None = None
         self.avoid: Mapping[Lane, float] = _NOWHERE
         self.charged = 0.0
         self.bundle: Bundle | None = None
+        self.twin: Ticket | None = None
 
     def follow_up(self, tag: Any, request: Request) -> Ticket:
         """The same question in other words: it keeps its deadline and its count of attempts."""
@@ -110,6 +116,9 @@ class Job:
         require: Tags that an endpoint must have to see its tickets.
         forbid: Tags that it must not have.
         weight: Its turns at a lane that others want, too, against theirs.
+        kind: What tells its prompts from others, for estimates of what they use.
+        may_hedge: Whether the client lets a ticket be asked twice at the same time. It may then
+            be handed either of two tickets with the same tag.
 
     Attributes:
         paused: Whether nothing is to be sent for now; what is in flight goes on.
@@ -127,6 +136,8 @@ class Job:
         require: Iterable[str] = (),
         forbid: Iterable[str] = (),
         weight: float = 1.0,
+        kind: Hashable = None,
+        may_hedge: bool = False,
     ) -> None:
         self.client = client
         self.model = model
@@ -136,10 +147,12 @@ class Job:
         self.require = frozenset(require)
         self.forbid = frozenset(forbid)
         self.weight = weight
+        self.kind = (model, kind)
+        self.may_hedge = may_hedge
         self.turns = 0.0
         self.retries: RetryBudget | None = None
         self._is_choosy = bool(self.require or self.forbid)
-        self.in_flight: set[Ticket] = set()
+        self.in_flight: dict[Ticket, None] = {}  # in the order in which they were taken
         self.open = True
         self.paused = False
         self._ready: deque[Ticket] = deque()
@@ -202,19 +215,58 @@ class Job:
             self._ready.popleft()
         else:
             return None
-        self.in_flight.add(ticket)
+        self.in_flight[ticket] = None
         return ticket
+
+    # -- twins ----------------------------------------------------------------------------
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether all that is left of it is in flight."""
+        if self._ready or self._again or self._parked or self.is_full or not self.open:
+            return False
+        return bool(self.in_flight) and self._dry and not self.client.unfed()
+
+    def hedge(self, ticket: Ticket, lane: Lane) -> None:
+        """Have a ticket that is in flight in a lane asked in another one as well."""
+        twin = Ticket(ticket.tag, ticket.request)
+        twin.first_sent, twin.deadline = ticket.first_sent, ticket.deadline
+        twin.twin, ticket.twin = ticket, twin
+        twin.avoid = {lane: math.inf}
+        self._again[twin] = None
+
+    def speak_for_both(self, ticket: Ticket) -> None:
+        """A twin has the last word: the other one is not waited for any more."""
+        if (twin := ticket.twin) is not None:
+            ticket.twin = twin.twin = None
+            ticket.attempts += twin.attempts
+            ticket.faults += twin.faults
+            self.withdraw(twin)
+
+    def leave_to_twin(self, ticket: Ticket) -> bool:
+        """A ticket has failed: whether its twin goes on alone, which it does where it is sent."""
+        twin = ticket.twin
+        if twin is None or twin not in self.in_flight:
+            self.speak_for_both(ticket)
+            return False
+        ticket.twin = twin.twin = None
+        twin.attempts += ticket.attempts
+        twin.faults += ticket.faults
+        self.drop(ticket)
+        return True
+
+    # -- retries --------------------------------------------------------------------------
 
     def put_back(self, ticket: Ticket, *, avoid: Lane, until: float, now: float) -> None:
         """Wait for another try: by this lane from `until`, by others as soon as they may."""
-        self.in_flight.discard(ticket)
+        self.in_flight.pop(ticket, None)
         ticket.avoid = {**_still_avoided(ticket, now), avoid: until}
         self._again[ticket] = None
         self._delay(ticket)
 
     def park(self, ticket: Ticket, *, avoid: Lane, until: float, now: float) -> None:
         """Wait until another try is paid for."""
-        self.in_flight.discard(ticket)
+        self.in_flight.pop(ticket, None)
         ticket.avoid = {**_still_avoided(ticket, now), avoid: until}
         self._parked.append(ticket)
 
@@ -261,7 +313,7 @@ class Job:
         ticket.open = False
         if ticket.expiry is not None:
             ticket.expiry.cancel()
-        self.in_flight.discard(ticket)
+        self.in_flight.pop(ticket, None)
         self._again.pop(ticket, None)
 
     def withdraw(self, ticket: Ticket) -> None:

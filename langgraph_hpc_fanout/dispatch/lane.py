@@ -180,7 +180,7 @@ class Lane:
             if (pair := self._scheduler.take(self)) is None:
                 break
             taken.append(pair)
-        return bundle_of(taken)
+        return bundle_of(self, taken)
 
     async def _take_gated(self, gate: Gate) -> Bundle | None:
         """Wait until one ticket may leave, and let go with it what may leave without a wait."""
@@ -200,7 +200,7 @@ class Lane:
                 ticket = pair[1]
                 ticket.charged = _tokens(ticket)
                 gate.charge(ticket.charged)
-        return bundle_of(taken)
+        return bundle_of(self, taken)
 
     # -- sending ------------------------------------------------------------------------
 
@@ -237,9 +237,13 @@ class Lane:
                 self._answered(bundle, *pair, Reply(position, failure=failure), started)
 
     def _checked(self, reply: Reply) -> Reply:
-        """The reply, if it is one: a kind that nobody knows would leave its item in the air."""
-        failure = reply.failure
-        if (failure is None) == (reply.body is None) or (failure and failure.kind not in ACTIONS):
+        """The reply, if it is one: what nobody can make sense of would leave its item in the air."""
+        failure, usage = reply.failure, reply.usage
+        if (
+            (failure is None) == (reply.body is None)
+            or (failure and failure.kind not in ACTIONS)
+            or (usage and not isinstance(usage.total_tokens, int))
+        ):
             message = f"{self.name} gave a reply that is none: {reply!r:.200}."
             return Reply(reply.position, failure=Failure("permanent", message, endpoint=self.name))
         return reply
@@ -247,6 +251,7 @@ class Lane:
     def _stamp(self, bundle: Bundle, now: float) -> None:
         for job, ticket in zip(bundle.jobs, bundle.tickets, strict=True):
             ticket.attempts += 1
+            ticket.sent = now
             if ticket.first_sent is None:
                 ticket.first_sent = now
                 if job.item_deadline is not None:

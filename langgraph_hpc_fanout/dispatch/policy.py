@@ -15,6 +15,10 @@ class Policy:
         ejected: Largest share of the endpoints that may be left alone at the same time because
             they answer with faults only. With 1.0 a run waits while all of them do, and with
             less some are asked all the same.
+        hedging: Tokens that may be spent on asking a second endpoint, as a share of those that
+            answers use. When a lane is idle and nothing waits, the oldest request that takes
+            longer than 95 % of its kind is asked there, too; the first answer counts, and the
+            other request is cancelled. 0 for never.
 
     Raises:
         ValueError: If a share is out of range.
@@ -22,9 +26,12 @@ class Policy:
 
     retries: float = 0.2
     ejected: float = 0.5
+    hedging: float = 0.02
 
     def __post_init__(self) -> None:
         if not self.retries >= 0.0:
             raise ValueError(f"Policy(retries={self.retries!r}) must be a share, at least 0.")
-        if not 0.0 <= self.ejected <= 1.0:
-            raise ValueError(f"Policy(ejected={self.ejected!r}) must be a share from 0 to 1.")
+        for name in ("ejected", "hedging"):
+            share = getattr(self, name)
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"Policy({name}={share!r}) must be a share from 0 to 1.")

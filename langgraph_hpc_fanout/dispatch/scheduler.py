@@ -7,7 +7,9 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 
+from langgraph_hpc_fanout.dispatch.estimates import Estimates
 from langgraph_hpc_fanout.dispatch.health import State
+from langgraph_hpc_fanout.dispatch.hedging import HedgeBudget
 from langgraph_hpc_fanout.dispatch.idle import IdleLanes
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane
@@ -15,6 +17,9 @@ from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.retry import ACTIONS, Action, RetryBudget
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Endpoint
 from langgraph_hpc_fanout.records import Failure, FailureKind, Reply
+
+_LATE_SECONDS = 0.25
+"""Least seconds between two looks for requests that are late."""
 
 
 class NoEndpointError(LookupError):
@@ -56,6 +61,9 @@ class Scheduler:
         self._turns = 0.0
         self._timer: tuple[float, asyncio.Handle] | None = None
         self._changed = asyncio.Event()
+        self._estimates = Estimates()
+        self._hedges = HedgeBudget(policy.hedging)
+        self._late_timer: asyncio.TimerHandle | None = None
         self._leaving: dict[asyncio.Task[None], Lane] = {}
 
     @property
@@ -165,6 +173,8 @@ class Scheduler:
             self._abort(job, [Failure("cancelled", "The pool was closed.")])
         if self._timer is not None:
             self._timer[1].cancel()
+        if self._late_timer is not None:
+            self._late_timer.cancel()
         lanes = (*self.lanes, *self._leaving.values())
         await asyncio.gather(*(lane.close() for lane in lanes), return_exceptions=True)
         self._changed.set()
@@ -204,6 +214,8 @@ class Scheduler:
                 self._turns = max(self._turns, job.turns)
                 job.turns = self._turns + 1.0 / job.weight
                 return job, ticket
+        if self._hedges.is_on and self._late_timer is None:
+            self._watch_late()
         return None
 
     def peek(self, lane: Lane) -> Ticket | None:
@@ -239,6 +251,7 @@ class Scheduler:
     def _act(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
         failure = reply.failure
         if failure is None:
+            self._learn(job, ticket, reply, seconds)
             self._settle(job, ticket, reply, lane, seconds)
             return
         action = ACTIONS[failure.kind]
@@ -295,8 +308,8 @@ class Scheduler:
             delay = job.retry.backoff(ticket.refusals or ticket.faults, self._rng)
         # What it says of the lane holds whatever becomes of the ticket.
         self._tell(lane, action, failure, delay)
-        if not ticket.open:
-            return  # it was the last lane, and the job is aborted
+        if not ticket.open or job.leave_to_twin(ticket):
+            return  # it was the last lane, and the job is aborted; or it is asked elsewhere, too
         last = _last_moment(job, ticket)
         in_time = now + delay < last or (now < last and self._may_go_elsewhere(job, ticket, lane))
         if ticket.faults >= job.retry.attempts or not in_time:
@@ -347,7 +360,49 @@ class Scheduler:
             for other in self.lanes
         )
 
+    # -- hedges ---------------------------------------------------------------------------
+
+    def _learn(self, job: Job, ticket: Ticket, reply: Reply, seconds: float) -> None:
+        """Take in how much an answer took."""
+        if (usage := reply.usage) is not None:
+            self._estimates.learn(job.kind, ticket.request, usage, seconds)
+            self._hedges.answered(usage.total_tokens)
+
+    def _watch_late(self) -> None:
+        """A lane has nothing to do: see to requests that are late, now and later."""
+        self._late_timer = None
+        now = self.loop.time()
+        waits = [self._hedge_late(job, now) for job in self._jobs if job.may_hedge]
+        if (wait := min(waits, default=math.inf)) < math.inf:
+            self._late_timer = self.loop.call_later(max(wait, _LATE_SECONDS), self._watch_late)
+
+    def _hedge_late(self, job: Job, now: float) -> float:
+        """Ask elsewhere for requests of a job that are late; returns when to look again."""
+        if not job.is_drained or (late := self._estimates.slow_after(job.kind)) is None:
+            return math.inf
+        for ticket in list(job.in_flight):
+            if (wait := ticket.sent + late - now) > 0:
+                return wait
+            if ticket.twin is None and not self._hedge(job, ticket):
+                break
+        return _LATE_SECONDS
+
+    def _hedge(self, job: Job, ticket: Ticket) -> bool:
+        """Ask elsewhere for what a request asks, if that can be done; False if none could be."""
+        lane = None if ticket.bundle is None else ticket.bundle.lane
+        if lane is None or lane.endpoint.bundling.queues:
+            return True  # it has waited in a queue, which says nothing
+        idle = self.idle.pick(job, (lane,))
+        if idle is None or not self._hedges.take(self._estimates.tokens(job.kind, ticket.request)):
+            return False
+        job.hedge(ticket, lane)
+        idle.wake()
+        return True
+
+    # -- endings --------------------------------------------------------------------------
+
     def _settle(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
+        job.speak_for_both(ticket)
         job.drop(ticket)
         if job.retries is not None and reply.failure is None:
             job.retries.answered(was_retry=ticket.faults > 0)

@@ -102,6 +102,8 @@ class Asking:
             forbid=self._plan.forbid,
             # Of a sweep over models each has a job; together they have the turns of one run.
             weight=self._plan.weight * len(self.variants) / len(self._plan.variants),
+            kind=self._plan.name,
+            may_hedge=True,
         )
         self._job.paused = self._paused
         await self._run.recover(scheduler.lanes)

@@ -201,7 +201,7 @@ async def test_a_closed_job_gives_nothing_and_cancels_its_timers():
 async def test_a_bundle_is_cancelled_when_the_last_of_its_jobs_closes():
     job, other = job_over(*range(500)), job_over(1)
     taken = [(each, each.take(A)) for each in [job, other, *[job] * 249]]
-    shared, own = Bundle(taken), Bundle([(job, job.take(A)) for _ in range(250)])
+    shared, own = Bundle(A, taken), Bundle(A, [(job, job.take(A)) for _ in range(250)])
 
     async def send(bundle, closing):
         async with asyncio.timeout(100) as bundle.scope:

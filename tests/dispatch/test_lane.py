@@ -81,7 +81,7 @@ async def test_the_rate_of_requests_counts_requests_not_bundles(bundle):
 @in_virtual_time
 async def test_the_rate_of_tokens_holds_in_every_window():
     """Each reserves 100 tokens and uses as many."""
-    a = Scripted("a", latency=0.3, tokens=100, concurrency=100)
+    a = Scripted("a", latency=0.3, uses=100, concurrency=100)
     a.limits = type(a.limits)(concurrency=100, tokens="1000/s")
     items = await ask(Items(100, max_tokens=100), a)
     assert items.kinds == {None: 100}
@@ -93,7 +93,7 @@ async def test_the_rate_of_tokens_holds_in_every_window():
 @in_virtual_time
 async def test_tokens_that_were_reserved_but_not_used_are_given_back():
     a = Scripted("a", latency=0.0)
-    a.limits, a.tokens = type(a.limits)(concurrency=1, tokens="1000/s"), 50
+    a.limits, a.uses = type(a.limits)(concurrency=1, tokens="1000/s"), 50
     await ask(Items(100, max_tokens=500), a)
     assert now() == pytest.approx(4.5, abs=0.6)
 
@@ -101,7 +101,7 @@ async def test_tokens_that_were_reserved_but_not_used_are_given_back():
 @in_virtual_time
 async def test_more_tokens_than_reserved_are_paid_later():
     a = Scripted("a", latency=0.01)
-    a.limits, a.tokens = type(a.limits)(concurrency=1, tokens="1000/s"), 500
+    a.limits, a.uses = type(a.limits)(concurrency=1, tokens="1000/s"), 500
     await ask(Items(20, max_tokens=50), a)
     assert now() == pytest.approx(9.0, abs=1.0)
 
@@ -116,7 +116,7 @@ async def test_failed_attempts_cost_no_tokens():
 
 @in_virtual_time
 async def test_a_request_larger_than_the_bucket_goes_when_it_is_full():
-    a = Scripted("a", latency=0.0, tokens=3000)
+    a = Scripted("a", latency=0.0, uses=3000)
     a.limits = type(a.limits)(concurrency=4, tokens="1000/s")
     await ask(Items(5, max_tokens=3000), a)
     assert a.times == pytest.approx([0.0, 3.0, 6.0, 9.0, 12.0], abs=0.01)
@@ -124,7 +124,7 @@ async def test_a_request_larger_than_the_bucket_goes_when_it_is_full():
 
 @in_virtual_time
 async def test_both_rates_hold():
-    a = Scripted("a", latency=0.0, tokens=100)
+    a = Scripted("a", latency=0.0, uses=100)
     a.limits = type(a.limits)(concurrency=4, tokens="1000/s", requests="5/s")
     await ask(Items(50, max_tokens=100), a)
     assert now() == pytest.approx(9.8, abs=0.3)
@@ -557,7 +557,7 @@ async def test_an_idle_pool_is_not_probed_for_ever():
 async def test_usage_may_be_missing():
     a = Scripted("a")
     a.limits = type(a.limits)(concurrency=1, tokens="1000/s")
-    a.tokens = 0
+    a.uses = 0
     reply = a._replies(0, None)[0]
     assert reply.usage == Usage(0, 0)
     a._replies = lambda position, said: [type(reply)(position, body=reply.body)]
