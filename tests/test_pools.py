@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 from graphs import build, molecules, right_answers
@@ -20,6 +21,7 @@ from langgraph_hpc_fanout import (
     Prompt,
 )
 from langgraph_hpc_fanout.testing import FakeFleet
+from langgraph_hpc_fanout.testing.fleet import Fault
 
 SOLUBLE = Prompt("Is {smiles} soluble?")
 
@@ -127,3 +129,26 @@ def test_a_pool_that_is_not_in_use_may_change(pool_over):
     pool.add(FunctionEndpoint(lambda request: "one", name="one"))
     pool.remove("two")
     assert asyncio.run(pool.chat_model().ainvoke("Hello")).content == "one"
+
+
+@pytest.mark.parametrize("order", ["longest_first", "by_prefix"])
+def test_outcomes_are_in_input_order_whatever_the_order(site_and_cloud, pool_over, order):
+    items = molecules(300)
+    graph = build(pool_over(both(*site_and_cloud)), task=SOLUBLE, order=order)
+    assert right_answers(graph.invoke({"molecules": items})["predictions"], items)
+
+
+def test_an_unknown_order_is_refused():
+    with pytest.raises(ValueError, match=r"order='random'\) is unknown; known: input, longest_"):
+        FanOutNode("molecules", SOLUBLE, pool=Pool("http://127.0.0.1:1/v1"), order="random")
+
+
+def test_a_request_that_hangs_is_asked_elsewhere_at_the_end(pool_over):
+    with FakeFleet(latency=0.02) as well, FakeFleet(faults=(Fault("hang", first=1),)) as ill:
+        pool = pool_over([well.urls[0], ill.urls[0]])
+        items = molecules(400)
+        began = time.monotonic()
+        state = build(pool, task=SOLUBLE).invoke({"molecules": items})
+        assert right_answers(state["predictions"], items)
+        assert time.monotonic() - began < 60.0, "the attempt's timeout is ten minutes"
+        assert state["report"]["attempts"] <= 408, "2 % of the tokens"

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from langgraph_hpc_fanout.dispatch.ordering import Order, queue_in
 from langgraph_hpc_fanout.dispatch.retry import Retry, RetryBudget
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _FEED = 64
 """Requests made ahead of need: enough to keep lanes busy, too few to hold up the loop."""
+_LOOK_AHEAD = 1_024
+"""Requests among which an order other than that of the input chooses."""
 _SCAN = 32
 """Most retries looked at for one that a lane may take: bounds a storm's cost."""
 _NOWHERE: Mapping[Lane, float] = MappingProxyType({})
@@ -116,6 +119,7 @@ class Job:
         require: Tags that an endpoint must have to see its tickets.
         forbid: Tags that it must not have.
         weight: Its turns at a lane that others want, too, against theirs.
+        order: In which order its tickets leave, among those that are looked at ahead.
         kind: What tells its prompts from others, for estimates of what they use.
         may_hedge: Whether the client lets a ticket be asked twice at the same time. It may then
             be handed either of two tickets with the same tag.
@@ -136,6 +140,7 @@ class Job:
         require: Iterable[str] = (),
         forbid: Iterable[str] = (),
         weight: float = 1.0,
+        order: Order = "input",
         kind: Hashable = None,
         may_hedge: bool = False,
     ) -> None:
@@ -155,7 +160,8 @@ class Job:
         self.in_flight: dict[Ticket, None] = {}  # in the order in which they were taken
         self.open = True
         self.paused = False
-        self._ready: deque[Ticket] = deque()
+        self._returned: deque[Ticket] = deque()  # those that may be sent before any new one
+        self._new = queue_in(order, _LOOK_AHEAD)
         self._again: dict[Ticket, None] = {}
         self._parked: deque[Ticket] = deque()
         self._delayed: list[tuple[float, int, Ticket]] = []
@@ -164,9 +170,14 @@ class Job:
 
     def __repr__(self) -> str:
         return (
-            f"Job({self.model!r}, {len(self.in_flight)} in flight, {len(self._ready)} ready, "
+            f"Job({self.model!r}, {len(self.in_flight)} in flight, {self._ready} ready, "
             f"{len(self._again)} to retry)"
         )
+
+    @property
+    def _ready(self) -> int:
+        """How many tickets any lane may take."""
+        return len(self._returned) + len(self._new)
 
     def may_use(self, lane: Lane) -> bool:
         """Whether a lane serves the model, and its tags are such that it may see the tickets."""
@@ -183,7 +194,7 @@ class Job:
     def push(self, ticket: Ticket) -> None:
         """Take back a ticket from the client, before any new one."""
         if self.open:
-            self._ready.appendleft(ticket)
+            self._returned.appendleft(ticket)
 
     @property
     def is_full(self) -> bool:
@@ -194,7 +205,7 @@ class Job:
         """About how many tickets lanes could take, one after another."""
         if self.is_full:
             return 0
-        waiting = len(self._ready) + len(self._again) + self.client.unfed()
+        waiting = self._ready + len(self._again) + self.client.unfed()
         return int(min(waiting, self.concurrency - len(self.in_flight)))
 
     def may_have_work(self) -> bool:
@@ -203,7 +214,7 @@ class Job:
 
     def peek(self, lane: Lane) -> Ticket | None:
         """The ticket that this lane would take now."""
-        return None if self.is_full else self._next_again(lane) or self._next_ready()
+        return None if self.is_full else self._next_again(lane) or self._next_ready(lane)
 
     def take(self, lane: Lane) -> Ticket | None:
         """The next ticket that this lane may send."""
@@ -211,10 +222,12 @@ class Job:
             return None
         if (ticket := self._next_again(lane)) is not None:
             del self._again[ticket]
-        elif (ticket := self._next_ready()) is not None:
-            self._ready.popleft()
-        else:
+        elif (ticket := self._next_ready(lane)) is None:
             return None
+        elif self._returned and self._returned[0] is ticket:
+            self._returned.popleft()
+        else:
+            self._new.pop(lane)
         self.in_flight[ticket] = None
         return ticket
 
@@ -285,7 +298,7 @@ class Job:
             self._again[ticket] = None
             self._delay(ticket)
         else:
-            self._ready.appendleft(ticket)
+            self._returned.appendleft(ticket)
         return ticket
 
     def next_retry(self) -> float | None:
@@ -304,7 +317,7 @@ class Job:
                 self._delay(ticket)
             else:
                 del self._again[ticket]
-                self._ready.appendleft(ticket)
+                self._returned.appendleft(ticket)
             freed.append(ticket)
         return freed
 
@@ -326,11 +339,12 @@ class Job:
         """Send nothing more and cancel what is in flight. Runs on the dispatch loop."""
         self.open = False
         self._dry = True
-        for ticket in (*self.in_flight, *self._again, *self._ready, *self._parked):
+        waiting = (*self._again, *self._returned, *self._new.clear(), *self._parked)
+        for ticket in (*self.in_flight, *waiting):
             ticket.open = False
             if ticket.expiry is not None:
                 ticket.expiry.cancel()
-        self._ready.clear()
+        self._returned.clear()
         self._again.clear()
         self._parked.clear()
         self._delayed.clear()
@@ -342,17 +356,22 @@ class Job:
     def _refill(self) -> None:
         tickets = self.client.feed(_FEED)
         if self.open:  # the client may have closed the job just now
-            self._ready.extend(tickets)
+            self._new.extend(tickets)
             self._dry = not tickets
 
-    def _next_ready(self) -> Ticket | None:
-        while self._ready or not self._dry:
-            if not self._ready:
-                self._refill()
-            elif (ticket := self._ready[0]).open:
+    def _next_ready(self, lane: Lane) -> Ticket | None:
+        while self._returned:
+            if (ticket := self._returned[0]).open:
                 return ticket
-            else:
-                self._ready.popleft()
+            self._returned.popleft()
+        if not self._dry and len(self._new) < self._new.look_ahead:
+            self._refill()  # once, so that a wide window holds up nobody while it fills
+        while len(self._new):
+            if (ticket := self._new.peek(lane)).open:
+                return ticket
+            self._new.pop(lane)
+            if not self._dry and not len(self._new):
+                self._refill()
         return None
 
     def _next_again(self, lane: Lane) -> Ticket | None:

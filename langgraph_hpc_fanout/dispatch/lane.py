@@ -237,7 +237,7 @@ class Lane:
                 self._answered(bundle, *pair, Reply(position, failure=failure), started)
 
     def _checked(self, reply: Reply) -> Reply:
-        """The reply, if it is one: what nobody can make sense of would leave its item in the air."""
+        """The reply, if it is one: nonsense would leave its item in the air."""
         failure, usage = reply.failure, reply.usage
         if (
             (failure is None) == (reply.body is None)

@@ -70,6 +70,16 @@ def text_of(message: Mapping[str, Any]) -> str:
     return ""
 
 
+def opening_of(body: Mapping[str, Any], characters: int) -> str:
+    """The first characters of a request's messages, one after another."""
+    opening = ""
+    for message in body.get("messages", ()):
+        opening += text_of(message)[: characters - len(opening)]
+        if len(opening) >= characters:
+            break
+    return opening
+
+
 def usage_of(request: Request, body: Mapping[str, Any]) -> Usage:
     """The usage that a completion reports, or an estimate that says so."""
     usage = body.get("usage")

@@ -17,6 +17,7 @@ from langgraph.runtime import get_runtime
 from langgraph.types import Send
 
 from langgraph_hpc_fanout.dispatch.loop import is_loop_thread
+from langgraph_hpc_fanout.dispatch.ordering import Order
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS
 from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
@@ -85,6 +86,10 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         require: Tags that an endpoint must have to be asked, see `OpenAIEndpoint(tags=...)`.
         forbid: Tags that it must not have. No request ever leaves for one that has.
         weight: Its turns at endpoints that other runs want, too, against theirs.
+        order: In which order requests leave, among about a thousand that are looked at ahead:
+            as they come; `"longest_first"`, so that a run does not end with its longest item; or
+            `"by_prefix"`, where those that begin alike go to the same endpoint one after another,
+            for the sake of its cache. Outcomes are in input order whichever it is.
         journal: Where outcomes are kept. Without one they travel in graph state up to 16 MB,
             then in a temporary journal.
         retry: How hard to try to get a prompt answered. A Runnable has `with_retry`.
@@ -125,6 +130,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         require: Tags = (),
         forbid: Tags = (),
         weight: float = 1.0,
+        order: Order = "input",
         journal: Journal | None = None,
         retry: Retry = Retry(),
         item_deadline: float | None = None,
@@ -176,6 +182,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             require=as_tags(require, "FanOutNode(require=...)"),
             forbid=as_tags(forbid, "FanOutNode(forbid=...)"),
             weight=weight,
+            order=order,
         )
         check_meaning(self.plan, version)
 

@@ -102,6 +102,7 @@ class Asking:
             forbid=self._plan.forbid,
             # Of a sweep over models each has a job; together they have the turns of one run.
             weight=self._plan.weight * len(self.variants) / len(self._plan.variants),
+            order=self._plan.order,
             kind=self._plan.name,
             may_hedge=True,
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
+from langgraph_hpc_fanout.dispatch.ordering import Order
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.items.source import Readable
 from langgraph_hpc_fanout.journal.journal import Journal
@@ -52,6 +53,7 @@ class Plan:
     require: frozenset[str] = frozenset()
     forbid: frozenset[str] = frozenset()
     weight: float = 1.0
+    order: Order = "input"
 
     @property
     def task(self) -> Task:
@@ -168,6 +170,10 @@ def check_meaning(plan: Plan, version: str | None) -> None:
         )
     if not 0.0 < plan.weight < math.inf:
         raise ValueError(f"FanOutNode(weight={plan.weight!r}) must be a positive number.")
+    if plan.order not in get_args(Order):
+        raise ValueError(
+            f"FanOutNode(order={plan.order!r}) is unknown; known: {', '.join(get_args(Order))}."
+        )
     if both := sorted(plan.require & plan.forbid):
         raise ValueError(
             f"FanOutNode(require=..., forbid=...) both name {both[0]!r}, so no endpoint could be "
@@ -187,10 +193,12 @@ def check_meaning(plan: Plan, version: str | None) -> None:
         return
     if plan.trace:
         raise ValueError("FanOutNode(trace=...) is for a Prompt; a Runnable is traced anyway.")
-    if isinstance(plan.task, RunnableTask) and (plan.require or plan.forbid or plan.weight != 1.0):
+    if isinstance(plan.task, RunnableTask) and (
+        plan.require or plan.forbid or plan.weight != 1.0 or plan.order != "input"
+    ):
         raise ValueError(
-            "FanOutNode(require=..., forbid=..., weight=...) are for a Prompt; a Runnable asks "
-            "through pool.chat_model(require=..., forbid=...)."
+            "FanOutNode(require=..., forbid=..., weight=..., order=...) are for a Prompt; a "
+            "Runnable asks through pool.chat_model(require=..., forbid=...)."
         )
     if isinstance(plan.task, RemoteFunction):
         if plan.task_concurrency is not None:
