@@ -302,7 +302,8 @@ class _Limit:
     advice: str = ""
 
     def words(self) -> str:
-        return self.number(self.most) + self.unit
+        number = self.number(self.most)
+        return number + (self.unit[:-1] if number == "1" else self.unit)
 
 
 def _limits(budget: Budget) -> tuple[_Limit, ...]:
