@@ -12,8 +12,8 @@ from langgraph_hpc_fanout.endpoints.price import NODE_HOUR, PICODOLLARS, Price
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
 _TEMPLATE_TOKENS = 256
-"""What a chat template may add: roles, a date, a default system message. Those of Llama, Qwen and
-gpt-oss add fewer than a hundred."""
+"""What a chat template is assumed to add at most: a date, a default system message. What it adds to
+each message, the braces and names around that message in JSON make up for."""
 _REFUSALS = frozenset({"rate_limited", "overloaded", "cold", "auth"})
 
 
