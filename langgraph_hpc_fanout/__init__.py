@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langgraph_hpc_fanout import reducers
+    from langgraph_hpc_fanout.dispatch.budget import Budget
     from langgraph_hpc_fanout.dispatch.policy import Policy
     from langgraph_hpc_fanout.dispatch.retry import Retry
     from langgraph_hpc_fanout.endpoints.function import FunctionEndpoint
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from langgraph_hpc_fanout.endpoints.globus_compute.losses import Losses
     from langgraph_hpc_fanout.endpoints.limits import Limits
     from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
+    from langgraph_hpc_fanout.endpoints.price import Price
     from langgraph_hpc_fanout.endpoints.protocol import Bundling, Endpoint, Health
     from langgraph_hpc_fanout.graph import add_fan_out, create_map_reduce
     from langgraph_hpc_fanout.items.batch import OpenAIBatch
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Budget": "dispatch.budget",
     "Bundling": "endpoints.protocol",
     "ChatError": "records",
     "Csv": "items.delimited",
@@ -66,6 +69,7 @@ _HOMES = {
     "Parquet": "items.parquet",
     "Policy": "dispatch.policy",
     "Pool": "pool",
+    "Price": "endpoints.price",
     "Prompt": "tasks.prompt",
     "ReduceNode": "nodes.reduce",
     "Reply": "records",
@@ -80,6 +84,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Budget",
     "Bundling",
     "ChatError",
     "Csv",
@@ -101,6 +106,7 @@ __all__ = [
     "Parquet",
     "Policy",
     "Pool",
+    "Price",
     "Prompt",
     "ReduceNode",
     "Reply",

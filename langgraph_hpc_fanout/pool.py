@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from langgraph_hpc_fanout.dispatch.budget import Budget
 from langgraph_hpc_fanout.dispatch.calls import Calls
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
 from langgraph_hpc_fanout.dispatch.policy import Policy
@@ -41,6 +42,7 @@ class Pool:
     Args:
         endpoints: Endpoints, or URLs of OpenAI-compatible servers; one of them or several.
         policy: How endpoints and requests that fail are treated.
+        budget: What all that use the pool together may use, until it is closed.
 
     Raises:
         ValueError: If there are none, or two have the same name.
@@ -57,6 +59,7 @@ class Pool:
         endpoints: str | Endpoint | Iterable[str | Endpoint],
         *,
         policy: Policy = Policy(),
+        budget: Budget | None = None,
     ) -> None:
         if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
             endpoints = [endpoints]
@@ -67,6 +70,7 @@ class Pool:
         if twice := sorted(name for name, count in names.items() if count > 1):
             raise ValueError(f"The pool has several endpoints named {', '.join(twice)}.")
         self._policy = policy
+        self._budget = budget
         self._scheduler: Scheduler | None = None
         self._calls: dict[tuple[Any, ...], Calls] = {}
         self._finalizer: weakref.finalize[Any, Any] | None = None
@@ -203,7 +207,9 @@ class Pool:
             if self._finalizer is not None:
                 self._finalizer.detach()
             _allow_connections(sum(map(_connections, self.endpoints)))
-            self._scheduler = scheduler = Scheduler(self.endpoints, policy=self._policy)
+            self._scheduler = scheduler = Scheduler(
+                self.endpoints, policy=self._policy, budget=self._budget
+            )
             self._calls = {}
             dispatch = dispatch_loop()
             if dispatch.loop is loop:

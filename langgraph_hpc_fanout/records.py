@@ -150,6 +150,7 @@ class Outcome:
         attempts: How often the item was sent; 0 for an answer from the journal.
         latency: Seconds that the last attempt took.
         finish_reason: The server's own word for why it stopped.
+        cost: Dollars that its attempts cost, where endpoints have a price.
         sample: Number of the sample, from 0, where an item is asked several times.
         meta: Anything else worth keeping, such as `raw` (the text of an answer that was
             not accepted), `reasks` (how often it was asked again), `cached`, `sweep` (coordinates)
@@ -167,6 +168,7 @@ class Outcome:
     attempts: int = 0
     latency: float = 0.0
     finish_reason: str | None = None
+    cost: float | None = None
     sample: int = 0
     meta: Mapping[str, Any] = field(default_factory=_nothing)
 
@@ -191,6 +193,7 @@ class Outcome:
             "attempts": self.attempts,
             "latency": self.latency,
             "finish_reason": self.finish_reason,
+            "cost": self.cost,
             "sample": self.sample,
             "meta": dict(self.meta),
         }

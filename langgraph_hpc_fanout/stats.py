@@ -113,6 +113,7 @@ class Stats:
         prompt_tokens: Tokens read.
         completion_tokens: Tokens written.
         estimated_items: Items whose tokens were guessed.
+        usd: Dollars that items cost, where endpoints have a price.
         failures: Failed items by kind.
         endpoints: Items by the endpoint that had the last word.
         models: Items by the model that answered.
@@ -126,6 +127,7 @@ class Stats:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     estimated_items: int = 0
+    usd: float = 0.0
     failures: dict[str, int] = field(default_factory=dict)
     endpoints: dict[str, int] = field(default_factory=dict)
     models: dict[str, int] = field(default_factory=dict)
@@ -155,6 +157,8 @@ class Stats:
         if outcome.attempts:
             self.attempts += outcome.attempts
             self.latency.add(outcome.latency)
+        if outcome.cost is not None:
+            self.usd += outcome.cost
         if (usage := outcome.usage) is not None:
             self.prompt_tokens += usage.prompt_tokens
             self.completion_tokens += usage.completion_tokens
@@ -178,8 +182,8 @@ class Stats:
 
         Returns:
             `{"total", "ok", "failed", "failures", "cached", "attempts", "tokens": {"prompt",
-            "completion", "estimated_items"}, "endpoints", "models", "latency": {"p50", "p95",
-            "max"}}`; latencies in seconds, and none when nothing was sent.
+            "completion", "estimated_items"}, "usd", "endpoints", "models", "latency": {"p50",
+            "p95", "max"}}`; latencies in seconds, and none when nothing was sent.
         """
         return {
             "total": self.total,
@@ -193,6 +197,7 @@ class Stats:
                 "completion": self.completion_tokens,
                 "estimated_items": self.estimated_items,
             },
+            "usd": round(self.usd, 9),
             "endpoints": dict(self.endpoints),
             "models": dict(self.models),
             "latency": self._latency(),

@@ -259,8 +259,8 @@ class Dispatch:
     ```
     """
 
-    def __init__(self, *endpoints, seed=0, policy=Policy()):
-        self.scheduler = Scheduler(endpoints, random.Random(seed), policy)
+    def __init__(self, *endpoints, seed=0, policy=Policy(), budget=None):
+        self.scheduler = Scheduler(endpoints, random.Random(seed), policy, budget)
 
     async def __aenter__(self):
         return self

@@ -144,6 +144,11 @@ class Purse:
         """What is reserved by attempts in flight."""
         return self._held.charge()
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether nothing was reserved or spent yet."""
+        return self.spent == NO_CHARGE and self.reserved == NO_CHARGE
+
     def fits(self, charge: Charge, now: float) -> bool:
         """Whether this could be reserved now; `now` in seconds."""
         spent, held = self._spent, self._held

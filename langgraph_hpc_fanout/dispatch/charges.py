@@ -121,7 +121,7 @@ def cost_of(reserved: Charge, reply: Reply, price: Price | None, node_seconds: f
     """
     usage, unconfirmed = reply.usage, reply.tries - 1
     read = written = 0
-    if usage is not None and not usage.estimated:
+    if usage is not None and not (usage.estimated and reserved.tokens):
         read, written = usage.prompt_tokens, usage.completion_tokens
     elif reply.failure is None or not _was_turned_away(reply.failure):
         unconfirmed += 1

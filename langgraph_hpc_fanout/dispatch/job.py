@@ -11,6 +11,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from langgraph_hpc_fanout.dispatch.budget import Purse
+from langgraph_hpc_fanout.dispatch.charges import NO_CHARGE, Charge
 from langgraph_hpc_fanout.dispatch.ordering import Order, queue_in
 from langgraph_hpc_fanout.dispatch.retry import Retry, RetryBudget
 from langgraph_hpc_fanout.records import Failure, Reply, Request
@@ -47,11 +49,14 @@ class Ticket:
         "expiry",
         "faults",
         "first_sent",
+        "mark",
         "open",
         "refusals",
         "refused_since",
         "request",
+        "reserved",
         "sent",
+        "spent",
         "tag",
         "twin",
     )
@@ -72,6 +77,9 @@ class Ticket:
         self.charged = 0.0
         self.bundle: Bundle | None = None
         self.twin: Ticket | None = None
+        self.reserved: Charge | None = None
+        self.spent = NO_CHARGE
+        self.mark: float | None = None
 
     def follow_up(self, tag: Any, request: Request) -> Ticket:
         """The same question in other words: it keeps its deadline and its count of attempts."""
@@ -79,6 +87,7 @@ class Ticket:
         ticket.attempts = self.attempts
         ticket.first_sent = self.first_sent
         ticket.deadline = self.deadline
+        ticket.spent = self.spent
         return ticket
 
 
@@ -120,6 +129,7 @@ class Job:
         forbid: Tags that it must not have.
         weight: Its turns at a lane that others want, too, against theirs.
         order: In which order its tickets leave, among those that are looked at ahead.
+        purse: Pays for its requests; None for one that is only paid by the pool's.
         kind: What tells its prompts from others, for estimates of what they use.
         may_hedge: Whether the client lets a ticket be asked twice at the same time. It may then
             be handed either of two tickets with the same tag.
@@ -128,6 +138,7 @@ class Job:
         paused: Whether nothing is to be sent for now; what is in flight goes on.
         turns: Turns it has had, by its weight; of several jobs the one with the fewest is next.
         retries: What pays for its retries, once it was added to a scheduler.
+        purses: What pays for its requests: none where nothing has a price or a limit.
     """
 
     def __init__(
@@ -141,6 +152,7 @@ class Job:
         forbid: Iterable[str] = (),
         weight: float = 1.0,
         order: Order = "input",
+        purse: Purse | None = None,
         kind: Hashable = None,
         may_hedge: bool = False,
     ) -> None:
@@ -152,6 +164,8 @@ class Job:
         self.require = frozenset(require)
         self.forbid = frozenset(forbid)
         self.weight = weight
+        self.purse = purse
+        self.purses: Sequence[Purse] = ()
         self.kind = (model, kind)
         self.may_hedge = may_hedge
         self.turns = 0.0
@@ -231,6 +245,17 @@ class Job:
         self.in_flight[ticket] = None
         return ticket
 
+    def untake(self, ticket: Ticket) -> None:
+        """A ticket that was taken is not sent now: it is the next one again."""
+        del self.in_flight[ticket]
+        self._returned.appendleft(ticket)
+
+    def keep_from(self, ticket: Ticket, lane: Lane) -> None:
+        """A ticket that was taken is to go to any lane but this."""
+        del self.in_flight[ticket]
+        ticket.avoid = {**ticket.avoid, lane: math.inf}
+        self._again[ticket] = None
+
     # -- twins ----------------------------------------------------------------------------
 
     @property
@@ -248,12 +273,21 @@ class Job:
         twin.avoid = {lane: math.inf}
         self._again[twin] = None
 
+    def cancel_twin(self, ticket: Ticket) -> bool:
+        """Whether a ticket that was taken is a second one, which is then not sent after all."""
+        if (twin := ticket.twin) is None:
+            return False
+        ticket.twin = twin.twin = None
+        self.drop(ticket)
+        return True
+
     def speak_for_both(self, ticket: Ticket) -> None:
         """A twin has the last word: the other one is not waited for any more."""
         if (twin := ticket.twin) is not None:
             ticket.twin = twin.twin = None
             ticket.attempts += twin.attempts
             ticket.faults += twin.faults
+            ticket.spent += twin.spent
             self.withdraw(twin)
 
     def leave_to_twin(self, ticket: Ticket) -> bool:
@@ -265,6 +299,7 @@ class Job:
         ticket.twin = twin.twin = None
         twin.attempts += ticket.attempts
         twin.faults += ticket.faults
+        twin.spent += ticket.spent
         self.drop(ticket)
         return True
 

@@ -6,6 +6,7 @@ import asyncio
 import math
 from typing import TYPE_CHECKING
 
+from langgraph_hpc_fanout.dispatch.account import Account
 from langgraph_hpc_fanout.dispatch.bundle import Bundle, bundle_of
 from langgraph_hpc_fanout.dispatch.factoring import Factoring
 from langgraph_hpc_fanout.dispatch.health import PROBE_SECONDS, Condition, State
@@ -44,6 +45,7 @@ class Lane:
         self.tags: frozenset[str] = tags_of(endpoint)
         self.serves: frozenset[str] = frozenset()
         self.condition = Condition()
+        self.account = Account(endpoint)
         self.in_flight = 0
         self._scheduler = scheduler
         self._loop = asyncio.get_running_loop()
@@ -252,6 +254,7 @@ class Lane:
         for job, ticket in zip(bundle.jobs, bundle.tickets, strict=True):
             ticket.attempts += 1
             ticket.sent = now
+            self.account.begin(ticket, now)
             if ticket.first_sent is None:
                 ticket.first_sent = now
                 if job.item_deadline is not None:
@@ -291,6 +294,8 @@ class Lane:
         if ticket.bundle is not bundle:
             return  # it was overdue
         ticket.bundle = None
+        if ticket.reserved is not None:
+            self._scheduler.charge(job, ticket, reply, self)
         if ticket.open:
             bundle.awaited -= 1
         if self._gate is not None:

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 
+from langgraph_hpc_fanout.dispatch.budget import Budget, Purse
 from langgraph_hpc_fanout.dispatch.estimates import Estimates
 from langgraph_hpc_fanout.dispatch.health import State
 from langgraph_hpc_fanout.dispatch.hedging import HedgeBudget
@@ -20,6 +21,10 @@ from langgraph_hpc_fanout.records import Failure, FailureKind, Reply
 
 _LATE_SECONDS = 0.25
 """Least seconds between two looks for requests that are late."""
+
+
+_REFUSED_AT_ONCE = 64
+"""Most tickets in a row that are refused for want of money before others may run."""
 
 
 class NoEndpointError(LookupError):
@@ -44,6 +49,7 @@ class Scheduler:
         endpoints: One lane is made for each.
         rng: Where jitter comes from.
         policy: How endpoints and failures are treated.
+        budget: What all jobs together may use.
     """
 
     def __init__(
@@ -51,19 +57,23 @@ class Scheduler:
         endpoints: Sequence[Endpoint],
         rng: random.Random | None = None,
         policy: Policy = Policy(),
+        budget: Budget | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.lanes = [Lane(endpoint, self) for endpoint in endpoints]
         self._rng = rng or random.Random()
         self._policy = policy
         self.idle = IdleLanes(self._rng)
+        self.purse = Purse(budget, "pool")
         self._jobs: list[Job] = []
+        self._short: set[Job] = set()
         self._turns = 0.0
         self._timer: tuple[float, asyncio.Handle] | None = None
         self._changed = asyncio.Event()
         self._estimates = Estimates()
         self._hedges = HedgeBudget(policy.hedging)
         self._late_timer: asyncio.TimerHandle | None = None
+        self._refusing: set[Job] = set()
         self._leaving: dict[asyncio.Task[None], Lane] = {}
 
     @property
@@ -141,6 +151,7 @@ class Scheduler:
         job.retries = RetryBudget(self._policy.retries, self.loop.time())
         job.turns = self._turns
         self._jobs.append(job)
+        self._open_account(job)
         for lane in self.lanes:
             lane.start()
         self._wake_all()
@@ -164,6 +175,7 @@ class Scheduler:
     def remove(self, job: Job) -> None:
         """Close a job: nothing more is sent for it, what is in flight is cancelled."""
         job.close()
+        self._short.discard(job)
         if job in self._jobs:
             self._jobs.remove(job)
 
@@ -182,9 +194,17 @@ class Scheduler:
     # -- lanes that come and go -----------------------------------------------------------
 
     def join(self, endpoint: Endpoint) -> Lane:
-        """Take in one more endpoint."""
+        """Take in one more endpoint.
+
+        Raises:
+            ValueError: If its price does not tell what a budget limits.
+        """
         lane = Lane(endpoint, self)
+        for job in self._jobs:
+            lane.account.check(job)
         self.lanes.append(lane)
+        for job in self._jobs:
+            job.purses = self._purses_of(job)
         if self.busy:
             lane.start()
         return lane
@@ -209,7 +229,11 @@ class Scheduler:
     def take(self, lane: Lane) -> tuple[Job, Ticket] | None:
         """The next ticket for a lane; jobs take turns in proportion to their weights."""
         for job in self._in_turn():  # a client may end its job when asked for tickets
-            if job.may_use(lane) and (ticket := job.take(lane)) is not None:
+            if (
+                job.may_use(lane)
+                and (ticket := job.take(lane)) is not None
+                and (not job.purses or self._pay(job, ticket, lane))
+            ):
                 # Turns that a job had no use for are not made up for.
                 self._turns = max(self._turns, job.turns)
                 job.turns = self._turns + 1.0 / job.weight
@@ -294,6 +318,90 @@ class Scheduler:
     def _denied(self) -> list[Failure]:
         failures = [lane.failure for lane in self.lanes]
         return [failure for failure in failures if failure is not None and failure.kind == "auth"]
+
+    # -- money ----------------------------------------------------------------------------
+
+    def charge(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane) -> None:
+        """Settle what an attempt has cost; who waits for what was reserved may go on."""
+        lane.account.settle(job, ticket, reply, self.loop.time())
+        if self._short:
+            short, self._short = self._short, set()
+            for each in short:
+                self.offer(each)
+
+    def _open_account(self, job: Job) -> None:
+        job.purses = self._purses_of(job)
+        try:
+            for lane in self.lanes:
+                if _may_serve(lane, job):
+                    lane.account.check(job)
+        except ValueError as error:
+            self._abort(job, [Failure("budget", str(error))])
+
+    def _purses_of(self, job: Job) -> Sequence[Purse]:
+        """What pays for a job: nothing, where there is neither a limit nor a price."""
+        purses = [self.purse] if job.purse is None else [job.purse, self.purse]
+        is_limited = any(purse.budget is not None for purse in purses)
+        is_priced = any(lane.account.price is not None for lane in self.lanes)
+        return purses if is_limited or is_priced else ()
+
+    def _pay(self, job: Job, ticket: Ticket, lane: Lane) -> bool:
+        """Reserve what sending a ticket may cost; where that cannot be, it is not sent."""
+        now = self.loop.time()
+        try:
+            if lane.account.reserve(job, ticket, now):
+                return True
+            refused = lane.account.refusal(job, ticket, now)
+        except ValueError as error:
+            self._abort(job, [Failure("budget", str(error))])
+            return False
+        if job.cancel_twin(ticket):
+            return False
+        if refused is None:
+            job.untake(ticket)
+            self._short.add(job)  # what is in flight may turn out to cost less
+        elif self._is_cheaper_elsewhere(job, ticket, lane, now):
+            job.keep_from(ticket, lane)
+            self._wake_one(job, ticket)
+        else:
+            self._refuse(job, ticket, lane, refused)
+        return False
+
+    def _is_cheaper_elsewhere(self, job: Job, ticket: Ticket, lane: Lane, now: float) -> bool:
+        return any(
+            job.may_use(other)
+            and other.account.price != lane.account.price
+            and ticket.avoid.get(other) != math.inf
+            and other.account.refusal(job, ticket, now) is None
+            for other in self.lanes
+        )
+
+    def _refuse(self, job: Job, ticket: Ticket, lane: Lane, why: str) -> None:
+        """What cannot be paid for any more fails; if nothing ever was, nothing can be done."""
+        failure = Failure("budget", why)
+        limited = [purse for purse in job.purses if purse.budget is not None]
+        if not ticket.attempts and all(purse.is_unused for purse in limited):
+            self._abort(job, [failure])
+            return
+        self._settle(job, ticket, Reply(0, failure=failure), lane, 0.0)
+        if job.open and job not in self._refusing:
+            self._refusing.add(job)
+            self.loop.call_soon(self._refuse_more, job, lane)
+
+    def _refuse_more(self, job: Job, lane: Lane) -> None:
+        """See whether anything of what waits can be paid for; a lane's rate must not hold it up."""
+        for _ in range(_REFUSED_AT_ONCE):
+            ticket = job.take(lane) if job.open and job.may_use(lane) else None
+            if ticket is None:
+                self._refusing.discard(job)
+                return
+            if self._pay(job, ticket, lane):
+                lane.account.give_back(job, ticket)
+                job.untake(ticket)
+                self._refusing.discard(job)
+                self.offer(job)
+                return
+        self.loop.call_soon(self._refuse_more, job, lane)
 
     # -- failures -----------------------------------------------------------------------
 
@@ -402,6 +510,9 @@ class Scheduler:
     # -- endings --------------------------------------------------------------------------
 
     def _settle(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
+        if (twin := ticket.twin) is not None and twin.bundle is not None:
+            lost = Reply(0, failure=Failure("cancelled", "Another endpoint was faster."))
+            self.charge(job, twin, lost, twin.bundle.lane)
         job.speak_for_both(ticket)
         job.drop(ticket)
         if job.retries is not None and reply.failure is None:
@@ -457,7 +568,7 @@ def explain(failures: Sequence[Failure], model: str | None) -> str:
     """One message from one reason an endpoint."""
     reasons = "; ".join(failure.message.rstrip(".") for failure in failures)
     reasons += "" if reasons.endswith("?") else "."
-    if any(failure.kind in ("auth", "cancelled") for failure in failures):
+    if any(failure.kind in ("auth", "cancelled", "budget") for failure in failures):
         return reasons
     if model == FUNCTIONS:
         return (

@@ -14,6 +14,7 @@ import orjson
 from langgraph_hpc_fanout.endpoints.chat import read_completion, usage_of
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.models import Models, as_mapping, id_of
+from langgraph_hpc_fanout.endpoints.price import Price
 from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
 from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
 from langgraph_hpc_fanout.records import Failure, FailureKind, Reply, Request
@@ -45,6 +46,7 @@ class FunctionEndpoint:
             logical names. The function finds the logical name in `request.model`.
         limits: What may be asked of it.
         tags: Words by which tasks require or forbid it, such as `"on-site"`.
+        price: What it costs; needed where a budget is in dollars or node-hours.
 
     Raises:
         TypeError: If it is given no function.
@@ -70,6 +72,7 @@ class FunctionEndpoint:
         models: Models = "function",
         limits: Limits = Limits(),
         tags: Tags = (),
+        price: Price | None = None,
     ) -> None:
         if not callable(function):
             raise TypeError(f"FunctionEndpoint({function!r}) needs a function.")
@@ -81,6 +84,7 @@ class FunctionEndpoint:
             raise ValueError(f"FunctionEndpoint {self.name} serves no model; drop models=.")
         self.limits = limits
         self.tags = as_tags(tags, f"FunctionEndpoint {self.name}")
+        self.price = price
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._calls: set[Future[Any]] = set()

@@ -21,6 +21,7 @@ from langgraph_hpc_fanout.endpoints.chat import (
 from langgraph_hpc_fanout.endpoints.credentials import ApiKey, CredentialError, Credentials
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.models import Models, as_mapping, id_of
+from langgraph_hpc_fanout.endpoints.price import Price
 from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
 from langgraph_hpc_fanout.endpoints.proxies import proxy_for
 from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
@@ -46,6 +47,7 @@ class OpenAIEndpoint:
             sync or async, that returns it.
         limits: What may be asked of it.
         tags: Words by which tasks require or forbid it, such as `"on-site"`.
+        price: What it costs; needed where a budget is in dollars or node-hours.
         verify: Whether the certificate of an https server must be one that this machine trusts.
             False accepts any, so only say so of a server that nobody else can stand in for, such
             as a vLLM with a self-signed certificate on loopback.
@@ -74,6 +76,7 @@ class OpenAIEndpoint:
         api_key: ApiKey | None = None,
         limits: Limits = Limits(),
         tags: Tags = (),
+        price: Price | None = None,
         verify: bool = True,
     ) -> None:
         parsed = URL(url.rstrip("/").removesuffix("/chat/completions"))
@@ -91,8 +94,10 @@ class OpenAIEndpoint:
         self.name = name or _name(parsed)
         self.limits = limits
         self.tags = as_tags(tags, self.name)
+        self.price = price
         self._given = as_mapping(models or {})
         self.models: Mapping[str, str] = self._given
+        self.context_limits: Mapping[str, int] = {}
         self._discover = models is None
         self._verify = verify
         self._credentials = Credentials(api_key)
@@ -148,7 +153,7 @@ class OpenAIEndpoint:
                 "is the URL right? It usually ends in /v1; or say models= yourself."
             )
             return Health(ok=False, failure=self._failure("cold", message, status))
-        self.models = {model: model for model in listed}
+        self._take_in({model: model for model in listed}, listed)
         return Health(ok=True)
 
     async def send(self, requests: Sequence[Request]) -> AsyncIterator[Reply]:
@@ -199,11 +204,17 @@ class OpenAIEndpoint:
             break
         return response.status, raw, response.headers.get("Retry-After")
 
-    def _check_models(self, listed: Sequence[str] | None) -> Health:
+    def _take_in(self, models: Mapping[str, str], listed: Mapping[str, int | None] | None) -> None:
+        """Note what is served, and the context limits where they are listed."""
+        limits = {model: (listed or {}).get(served) for model, served in models.items()}
+        self.models = models
+        self.context_limits = {model: most for model, most in limits.items() if most is not None}
+
+    def _check_models(self, listed: Mapping[str, int | None] | None) -> Health:
         """Compare the models given by the user with those listed, where any are."""
         there = {name: id_ for name, id_ in self._given.items() if listed is None or id_ in listed}
         if there:
-            self.models = there
+            self._take_in(there, listed)
             return Health(ok=True)
         given, found = ", ".join(self._given.values()), ", ".join(listed or ())
         message = f"{self.name} does not serve {given}; it serves {found or 'nothing'}."
@@ -281,10 +292,17 @@ def _name(url: URL) -> str:
     return f"{url.host}{port}{path}"
 
 
-def _listed(raw: bytes) -> list[str] | None:
-    """Model ids of a `/models` answer, or None when it is none."""
+def _listed(raw: bytes) -> dict[str, int | None] | None:
+    """Model ids of a `/models` answer, and their context limits; None when it is none.
+
+    vLLM tells the limit as `max_model_len`.
+    """
     try:
         data = orjson.loads(raw)["data"]
-        return [str(model["id"]) for model in data]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return {str(model["id"]): _whole(model.get("max_model_len")) for model in data}
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
         return None
+
+
+def _whole(number: object) -> int | None:
+    return number if isinstance(number, int) and number > 0 else None

@@ -12,6 +12,8 @@ from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any
 
+from langgraph_hpc_fanout.endpoints.protocol import Endpoint
+
 PICODOLLARS = 10**12
 """Of a dollar. A dollar per million tokens is a million of them per token."""
 NODE_HOUR = 3_600_000_000
@@ -203,6 +205,12 @@ class Price:
         if self.usd_per_node_hour is not None:
             parts.append(f"${self.usd_per_node_hour:g} per node-hour")
         return ", ".join(parts)
+
+
+def price_of(endpoint: Endpoint) -> Price | None:
+    """The price of an endpoint; one of a user's own need not have any."""
+    price: Price | None = getattr(endpoint, "price", None)
+    return price
 
 
 def _check(what: str, value: Any) -> None:

@@ -17,7 +17,7 @@ Columns = dict[str, list[Any]]
 OUTCOME_BYTES = 128
 """What an outcome weighs in columns besides its texts, about."""
 
-_PLAIN = ("value", "model", "endpoint", "attempts", "latency", "finish_reason")
+_PLAIN = ("value", "model", "endpoint", "attempts", "latency", "finish_reason", "cost")
 
 
 def to_columns(outcomes: Sequence[Outcome]) -> Columns:
@@ -60,7 +60,7 @@ def from_columns(
         strict=False,
     )
     for place, row in enumerate(rows, start):
-        key, ok, value, model, endpoint, attempts, latency, reason, usage, error, meta = row
+        key, ok, value, model, endpoint, attempts, latency, reason, cost, usage, error, meta = row
         yield Outcome(
             key,
             place // per_item,
@@ -73,6 +73,7 @@ def from_columns(
             attempts=attempts,
             latency=latency,
             finish_reason=reason,
+            cost=cost,
             sample=place % samples,
             meta=meta or NOTHING,
         )

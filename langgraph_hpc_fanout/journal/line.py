@@ -130,6 +130,8 @@ def body_of(outcome: Outcome, scope: str, digest: str) -> bytes:
         fields["latency"] = outcome.latency
     if outcome.finish_reason is not None:
         fields["finish_reason"] = outcome.finish_reason
+    if outcome.cost is not None:
+        fields["cost"] = outcome.cost
     if outcome.sample:
         fields["sample"] = outcome.sample
     if outcome.meta:

@@ -16,6 +16,7 @@ from langgraph.config import get_stream_writer
 from langgraph.runtime import get_runtime
 from langgraph.types import Send
 
+from langgraph_hpc_fanout.dispatch.budget import Budget
 from langgraph_hpc_fanout.dispatch.loop import is_loop_thread
 from langgraph_hpc_fanout.dispatch.ordering import Order
 from langgraph_hpc_fanout.dispatch.retry import Retry
@@ -90,6 +91,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             as they come; `"longest_first"`, so that a run does not end with its longest item; or
             `"by_prefix"`, where those that begin alike go to the same endpoint one after another,
             for the sake of its cache. Outcomes are in input order whichever it is.
+        budget: What a run may use. What is unanswered when it is spent fails with kind `budget`.
         journal: Where outcomes are kept. Without one they travel in graph state up to 16 MB,
             then in a temporary journal.
         retry: How hard to try to get a prompt answered. A Runnable has `with_retry`.
@@ -131,6 +133,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         forbid: Tags = (),
         weight: float = 1.0,
         order: Order = "input",
+        budget: Budget | None = None,
         journal: Journal | None = None,
         retry: Retry = Retry(),
         item_deadline: float | None = None,
@@ -152,6 +155,8 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             raise TypeError(f"FanOutNode(pool=...) is missing: {what} needs to know where to ask.")
         if pool is not None:
             check("pool", pool, Pool, "a Pool")
+        if budget is not None:
+            check("budget", budget, Budget, "a Budget")
         if journal is not None:
             check("journal", journal, Journal, "a Journal")
         _check_number("item_deadline", item_deadline)
@@ -183,6 +188,7 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             forbid=as_tags(forbid, "FanOutNode(forbid=...)"),
             weight=weight,
             order=order,
+            budget=budget,
         )
         check_meaning(self.plan, version)
 

@@ -103,6 +103,7 @@ class Asking:
             # Of a sweep over models each has a job; together they have the turns of one run.
             weight=self._plan.weight * len(self.variants) / len(self._plan.variants),
             order=self._plan.order,
+            purse=self._run.purse,
             kind=self._plan.name,
             may_hedge=True,
         )
@@ -314,6 +315,8 @@ def _outcome(
     if question.asked is not None:
         meta = {**meta, ASKED: question.asked}
     fields = {"usage": question.usage, **fields}
+    if ticket.spent.picodollars:
+        fields["cost"] = ticket.spent.usd
     return question.shard.outcome(
         question.key or ticket.request.key,
         question.offset,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
+from langgraph_hpc_fanout.dispatch.budget import Budget
 from langgraph_hpc_fanout.dispatch.ordering import Order
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.items.source import Readable
@@ -54,6 +55,7 @@ class Plan:
     forbid: frozenset[str] = frozenset()
     weight: float = 1.0
     order: Order = "input"
+    budget: Budget | None = None
 
     @property
     def task(self) -> Task:
@@ -194,11 +196,12 @@ def check_meaning(plan: Plan, version: str | None) -> None:
     if plan.trace:
         raise ValueError("FanOutNode(trace=...) is for a Prompt; a Runnable is traced anyway.")
     if isinstance(plan.task, RunnableTask) and (
-        plan.require or plan.forbid or plan.weight != 1.0 or plan.order != "input"
+        plan.require or plan.forbid or plan.weight != 1.0 or plan.order != "input" or plan.budget
     ):
         raise ValueError(
-            "FanOutNode(require=..., forbid=..., weight=..., order=...) are for a Prompt; a "
-            "Runnable asks through pool.chat_model(require=..., forbid=...)."
+            "FanOutNode(require=..., forbid=..., weight=..., order=..., budget=...) are for a "
+            "Prompt; a Runnable asks through pool.chat_model(require=..., forbid=...), and its "
+            "pool may have a budget."
         )
     if isinstance(plan.task, RemoteFunction):
         if plan.task_concurrency is not None:

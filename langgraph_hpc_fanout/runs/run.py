@@ -12,6 +12,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
+from langgraph_hpc_fanout.dispatch.budget import Purse
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
 from langgraph_hpc_fanout.endpoints.protocol import Resumable
@@ -83,6 +84,8 @@ class Run:
         self.recovery: Recovery | None = None
         self._recovering: asyncio.Task[None] | None = None
         self._answers = Answers(run_id, self.keeper)
+        self.purse = Purse(plan.budget)
+        self._progress.purse = self.purse
 
     def __repr__(self) -> str:
         return f"Run({self.plan.name!r}, {self.id}, {len(self.shards)} shards)"

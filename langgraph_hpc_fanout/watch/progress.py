@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from langgraph_hpc_fanout.dispatch.budget import Purse
+from langgraph_hpc_fanout.dispatch.spending import Spending
 from langgraph_hpc_fanout.records import Outcome
 
 EVENT_TYPE = "hpc_fanout.progress"
@@ -29,6 +31,7 @@ class Progress:
         self.completion_tokens = 0
         self.failures: Counter[str] = Counter()
         self.endpoints: Counter[str] = Counter()
+        self.purse: Purse | None = None
         self._messages: dict[str, str] = {}
         self._node = node
         self._run = run
@@ -89,4 +92,13 @@ class Progress:
             "remaining_seconds": round(remaining / rate, 1) if rate else None,
             "tokens": {"prompt": self.prompt_tokens, "completion": self.completion_tokens},
             "endpoints": dict(self.endpoints),
+            **self._cost(),
         }
+
+    def _cost(self) -> dict[str, Any]:
+        """What the run has cost; nothing where nothing has a price or a limit."""
+        if self.purse is None or self.purse.is_unused:
+            return {}
+        asked, remaining = self.done - self.cached, self.total - self.done
+        spending = Spending.of(self.purse, asked, self.ok - self.cached, remaining)
+        return {"cost": spending.to_dict()}

@@ -30,6 +30,7 @@ from langgraph_hpc_fanout.endpoints.globus_compute.shipping import (
 from langgraph_hpc_fanout.endpoints.globus_compute.submitter import MOST_BYTES
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.models import Models, as_mapping, id_of
+from langgraph_hpc_fanout.endpoints.price import Price
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Bundling, Health, Listener, Sent
 from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
 from langgraph_hpc_fanout.records import Failure, Reply, Request
@@ -74,6 +75,7 @@ class GlobusComputeEndpoint:
             whatever the node's server lists first, under the logical name "default".
         limits: What may be asked of it.
         tags: Words by which tasks require or forbid it, such as `"on-site"`.
+        price: What it costs; needed where a budget is in dollars or node-hours.
         ship: How the code gets there. `"package"`: this package is installed there, in the same
             version (0.1.x with 0.1.x). `"source"`: nothing is; the function travels as text and
             needs only Python's standard library. `"first"`: FIRST's own
@@ -134,6 +136,7 @@ class GlobusComputeEndpoint:
         model: Models | None = None,
         limits: Limits = Limits(concurrency=10_000),
         tags: Tags = (),
+        price: Price | None = None,
         ship: Ship = "package",
         function_id: str | UUID | None = None,
         user_endpoint_config: Mapping[str, Any] | None = None,
@@ -193,6 +196,7 @@ class GlobusComputeEndpoint:
             raise ValueError(f"{self.name} serves no model; drop model= to take what is served.")
         self.limits = limits
         self.tags = as_tags(tags, self.name)
+        self.price = price
         self._settings = {
             "user_endpoint_config": _plain("user_endpoint_config", user_endpoint_config),
             "resource_specification": _plain("resource_specification", resource_specification),

@@ -34,6 +34,7 @@ _TYPES = {
     "attempts": "int64",
     "latency": "double",
     "finish_reason": "string",
+    "cost": "double",
     "cached": "bool",
 }
 
@@ -94,6 +95,7 @@ class Columns:
             "attempts": [each.attempts for each in outcomes],
             "latency": [each.latency for each in outcomes],
             "finish_reason": [each.finish_reason for each in outcomes],
+            "cost": [each.cost for each in outcomes],
             "cached": [bool(each.meta.get("cached")) for each in outcomes],
             **self._sweep_of(outcomes),
         }

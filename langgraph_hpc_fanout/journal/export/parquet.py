@@ -32,8 +32,8 @@ def to_parquet(
 
     Columns: `index`, `key`, `sample`, `ok`, `value`, `error_kind`, `error_message`, `model`,
     `endpoint`, `prompt_tokens`, `completion_tokens`, `attempts`, `latency` (seconds),
-    `finish_reason`, `cached`; of a sweep also `sweep_<name>` for each coordinate, numbers as
-    doubles.
+    `finish_reason`, `cost` (dollars), `cached`; of a sweep also `sweep_<name>` for each
+    coordinate, numbers as doubles.
 
     Args:
         results: The outcomes.
