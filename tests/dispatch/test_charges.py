@@ -74,7 +74,7 @@ def test_nothing_is_longer_than_the_context():
 
 
 def test_with_neither_the_error_asks_for_max_tokens():
-    with pytest.raises(ValueError, match="needs max_tokens.*of 'm' may be; give the task"):
+    with pytest.raises(ValueError, match=r"needs max_tokens.*of 'm' may be; give the task"):
         charge_of(ask(), PRICE, None, 60)
 
 
