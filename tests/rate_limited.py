@@ -144,7 +144,7 @@ class Tally:
 async def ask_for(seconds, server, limits, prompts, *, seed=0, warm_up=120.0, workers=64):
     """Ask all the time, as a lane does, for the warm-up and so many seconds more."""
     dice = random.Random(seed)
-    gate, estimates, tally = Gate(limits, now), Estimates(), Tally(warm_up)
+    gate, estimates, tally = Gate(limits, now), Estimates(), Tally(now() + warm_up)
 
     async def work():
         while True:
