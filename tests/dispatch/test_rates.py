@@ -302,6 +302,19 @@ async def test_a_refusal_goes_to_the_rate_that_holds_requests_back():
 
 
 @in_virtual_time
+async def test_a_refusal_that_tokens_brought_leaves_the_requests_alone():
+    gate = Gate(Limits(requests="10/s", tokens="64/s"), clock)
+    gate.charge(640)
+    waiting = asyncio.create_task(gate.admit(64))
+    await asyncio.sleep(1.0)
+    gate.refused(clock(), None)
+    await waiting
+    assert "10 of 10/s" in repr(gate._requests)
+    assert "of 64/s" in repr(gate._tokens)
+    assert "64 of 64/s" not in repr(gate._tokens)
+
+
+@in_virtual_time
 async def test_without_a_rate_of_tokens_they_are_not_counted():
     gate = Gate(Limits(requests="10/s", burst=1), clock)
     gate.charge(1e9)

@@ -86,6 +86,15 @@ def test_before_a_refusal_no_window_anywhere_holds_more_than_the_quota(quota, bu
 
 
 @repeatable
+@given(st.integers(100, 10_000), st.floats(1, 50))
+def test_before_a_refusal_no_window_anywhere_holds_more_tokens_than_the_quota(quota, amount):
+    rate = window(quota, burst=quota / 10, by_answers=True)
+    left = leave(rate, 0.0, 150.0, amount)
+    for begin in left:
+        assert sum(begin <= at < begin + 60 for at in left) * amount <= quota + amount
+
+
+@repeatable
 @given(st.integers(10, 300), st.floats(1, 200))
 def test_once_an_edge_is_known_each_window_holds_nearly_the_quota_and_no_more(quota, refused):
     rate = window(quota)
@@ -133,6 +142,14 @@ def test_a_known_edge_is_waited_for_and_others_are_left_their_share():
     assert per_window[0] == pytest.approx(count + 0.02 * 600, abs=3)
     assert per_window[-1] >= 595
     assert per_window == sorted(per_window)
+
+
+def test_one_refusal_takes_no_more_than_half():
+    rate = window(600)
+    rate.refused(0.0, 1.0)
+    leave(rate, 1.0, 16.0)
+    rate.refused(16.0, None)
+    assert "of 300 in 60 s" in repr(rate)
 
 
 def test_answers_that_used_the_quota_up_end_the_window():
