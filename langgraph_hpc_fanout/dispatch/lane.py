@@ -109,8 +109,17 @@ class Lane:
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
 
-    def refused(self, seconds: float) -> None:
-        """The server turned a request away, for so many seconds."""
+    def refused(self, failure: Failure, retry_after: float | None, seconds: float) -> None:
+        """The server turned a request away.
+
+        Args:
+            failure: How.
+            retry_after: Seconds for which it asked, if it did.
+            seconds: For how long the request is not sent here again.
+        """
+        if self._gate is not None and failure.kind == "rate_limited":
+            self._gate.refused(self._loop.time(), retry_after)
+            return
         self._refusals += 1
         if self._refusals >= _REFUSALS or self.limit < _WIDE:
             self._pause(seconds)
@@ -193,14 +202,15 @@ class Lane:
                 len(taken) < min(size, self._room())
                 and (ahead := self._scheduler.peek(self)) is not None
             ):
-                if taken and not gate.is_open(_tokens(ahead)):
+                tokens = self._scheduler.expected_tokens(*ahead)
+                if taken and not gate.is_open(tokens):
                     break
-                await gate.admit(_tokens(ahead))
+                await gate.admit(tokens)
                 if not self._pulls or (pair := self._scheduler.take(self)) is None:
                     break
                 taken.append(pair)
                 ticket = pair[1]
-                ticket.charged = _tokens(ticket)
+                ticket.charged = self._scheduler.expected_tokens(*pair)
                 gate.charge(ticket.charged)
         return bundle_of(self, taken)
 
@@ -404,12 +414,6 @@ class Lane:
         except Exception as error:  # noqa: BLE001 - an endpoint's bug must not end the lane
             message = f"{self.name} could not be opened: {type(error).__name__}: {error}"
         return Health(ok=False, failure=Failure("cold", message, None, True, self.name))
-
-
-def _tokens(ticket: Ticket) -> float:
-    """Tokens to reserve: those to read, and the most that may be written."""
-    request = ticket.request
-    return float(request.prompt_tokens + (request.max_tokens or 256))
 
 
 def _is_cancelled() -> bool:

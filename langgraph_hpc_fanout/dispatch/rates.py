@@ -1,62 +1,17 @@
-"""Rates: requests paced by aiolimiter, tokens by a bucket that can settle."""
+"""The gate of a lane: rates of requests and tokens, waited for together."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 
-from aiolimiter import AsyncLimiter
-
-from langgraph_hpc_fanout.endpoints.limits import Limits
+from langgraph_hpc_fanout.dispatch.windows import FixedWindow, Rate, RollingRate
+from langgraph_hpc_fanout.endpoints.limits import Limits, window_seconds
 
 _BURST_SECONDS = 0.1
-_TOKEN_WINDOW_SECONDS = 1.0
-_ROUNDING = 1e-7
-"""Share of a bucket that counts as none: a wait for less might not move the clock at all."""
-
-
-class TokenBucket:
-    """A token bucket that is charged an estimate and settled with the truth.
-
-    A request larger than the bucket is let through when the bucket is full and leaves a
-    debt, so it is late but never stuck. Pure: the caller says what time it is.
-
-    Args:
-        rate: Tokens per second.
-        capacity: Most tokens that can be saved up.
-        now: The time at which the bucket is full.
-    """
-
-    __slots__ = ("_at", "_capacity", "_level", "_rate")
-
-    def __init__(self, rate: float, capacity: float, now: float) -> None:
-        self._rate = rate
-        self._capacity = capacity
-        self._level = capacity
-        self._at = now
-
-    def __repr__(self) -> str:
-        return f"TokenBucket({self._level:.0f} of {self._capacity:.0f}, {self._rate:g}/s)"
-
-    def delay(self, now: float, amount: float) -> float:
-        """Seconds until `amount` may be charged."""
-        self._refill(now)
-        lacking = min(amount, self._capacity) - self._level
-        return lacking / self._rate if lacking > _ROUNDING * self._capacity else 0.0
-
-    def charge(self, now: float, amount: float) -> None:
-        """Take `amount`; the level may fall below zero."""
-        self._refill(now)
-        self._level -= amount
-
-    def settle(self, charged: float, used: float) -> None:
-        """Put right what was charged for a request that used something else."""
-        self._level = min(self._capacity, self._level + charged - used)
-
-    def _refill(self, now: float) -> None:
-        if now > self._at:
-            self._level = min(self._capacity, self._level + (now - self._at) * self._rate)
-            self._at = now
+_TOKEN_BURST_SECONDS = 1.0
+_WINDOW_BURST = 1 / 60
+"""Share of a fixed window's tokens that may leave at once."""
 
 
 class Gate:
@@ -67,16 +22,15 @@ class Gate:
         clock: The event loop's time.
     """
 
-    __slots__ = ("_clock", "_requests", "_tokens", "_turn")
+    __slots__ = ("_binding", "_clock", "_requests", "_tokens", "_turn", "_waiting")
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._turn = asyncio.Lock()
-        self._requests = _request_limiter(limits)
-        self._tokens: TokenBucket | None = None
-        if limits.tokens_per_second is not None:
-            rate = limits.tokens_per_second
-            self._tokens = TokenBucket(rate, rate * _TOKEN_WINDOW_SECONDS, clock())
+        self._requests = _rate_of_requests(limits, clock())
+        self._tokens = _rate_of_tokens(limits, clock())
+        self._binding: Rate | None = None
+        self._waiting: asyncio.Event | None = None
 
     async def __aenter__(self) -> None:
         await self._turn.acquire()
@@ -86,17 +40,14 @@ class Gate:
 
     async def admit(self, tokens: float) -> None:
         """Wait until one request of about this many tokens may leave."""
-        if self._tokens is not None:
-            while (delay := self._tokens.delay(self._clock(), tokens)) > 0:
-                await asyncio.sleep(delay)
+        while (delay := self._delay(tokens)) > 0:
+            await self._settled_or(delay)
         if self._requests is not None:
-            await self._requests.acquire()
+            self._requests.charge(self._clock(), 1.0)
 
     def is_open(self, tokens: float) -> bool:
         """Whether `admit` would let such a request leave without a wait."""
-        if self._tokens is not None and self._tokens.delay(self._clock(), tokens) > 0:
-            return False
-        return self._requests is None or self._requests.has_capacity()
+        return self._delay(tokens) <= 0
 
     def charge(self, tokens: float) -> None:
         """Reserve tokens for a request that leaves now."""
@@ -104,19 +55,62 @@ class Gate:
             self._tokens.charge(self._clock(), tokens)
 
     def settle(self, charged: float, used: float) -> None:
-        """Replace a reservation by what was used."""
+        """Replace a reservation by what was used: 0 for a request that has no answer."""
         if self._tokens is not None:
-            self._tokens.settle(charged, used)
+            self._tokens.settle(self._clock(), charged, used)
+            if self._waiting is not None:
+                self._waiting.set()
+
+    def refused(self, now: float, retry_after: float | None) -> None:
+        """Take in that a request was refused with a 429.
+
+        The server rarely says which rate it meant. It is taken to be the one that requests were
+        last held back by; if they never were, both.
+
+        Args:
+            now: The time, by the gate's clock.
+            retry_after: Seconds the server asks to wait, if it says so.
+        """
+        for rate in (self._requests, self._tokens):
+            if rate is not None and self._binding in (None, rate):
+                rate.refused(now, retry_after)
+
+    async def _settled_or(self, seconds: float) -> None:
+        """Sleep, but not when an answer has used less than was reserved."""
+        self._waiting = asyncio.Event()
+        timer = asyncio.get_running_loop().call_later(seconds, self._waiting.set)
+        try:
+            await self._waiting.wait()
+        finally:
+            timer.cancel()
+            self._waiting = None
+
+    def _delay(self, tokens: float) -> float:
+        now = self._clock()
+        delay = 0.0
+        for rate, amount in ((self._requests, 1.0), (self._tokens, tokens)):
+            if rate is not None and (wait := rate.delay(now, amount)) > delay:
+                delay, self._binding = wait, rate
+        return delay
 
 
-def _request_limiter(limits: Limits) -> AsyncLimiter | None:
-    """A limiter whose burst is small.
-
-    aiolimiter's burst equals its rate per period (`AsyncLimiter(600, 60)` lets 610 requests
-    through in the first second), so the period is what a burst of the wanted size takes.
-    """
+def _rate_of_requests(limits: Limits, now: float) -> Rate | None:
     rate = limits.requests_per_second
-    if rate is None:
+    if limits.requests is None or rate is None:
         return None
     burst = limits.burst if limits.burst is not None else max(1, int(rate * _BURST_SECONDS))
-    return AsyncLimiter(burst, burst / rate)
+    if limits.window == "rolling":
+        return RollingRate(rate, burst, now)
+    seconds = window_seconds(limits.requests)
+    return FixedWindow(rate * seconds, seconds, burst, now, by_answers=False)
+
+
+def _rate_of_tokens(limits: Limits, now: float) -> Rate | None:
+    rate = limits.tokens_per_second
+    if limits.tokens is None or rate is None:
+        return None
+    if limits.window == "rolling":
+        return RollingRate(rate, rate * _TOKEN_BURST_SECONDS, now)
+    seconds = window_seconds(limits.tokens)
+    quota = rate * seconds
+    return FixedWindow(quota, seconds, quota * _WINDOW_BURST, now, by_answers=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 _UNIT_SECONDS = {
     "s": 1.0,
@@ -15,6 +16,9 @@ _UNIT_SECONDS = {
     "hour": 3600.0,
 }
 _RATE = re.compile(r"\s*([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?)\s*/\s*([a-z]+)\s*", re.IGNORECASE)
+
+Window = Literal["rolling", "fixed"]
+"""How a server counts against a rate: over any time of its length, or from edge to edge."""
 
 
 def per_second(rate: str, what: str = "rate") -> float:
@@ -34,6 +38,11 @@ def per_second(rate: str, what: str = "rate") -> float:
     return value
 
 
+def window_seconds(rate: str) -> float:
+    """The time that a rate is meant for: 60.0 of `"600/min"`."""
+    return _UNIT_SECONDS[rate.rpartition("/")[2].strip().lower()]
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What may be asked of one endpoint.
@@ -44,6 +53,9 @@ class Limits:
         tokens: Rate of prompt and completion tokens, such as `"60000/min"`; None for no limit.
         burst: Most requests let through at once after a pause. By default a tenth of a
             second's worth, at least one; never more than a second's worth.
+        window: How the server counts: `"rolling"`, or `"fixed"` for one that begins to count
+            anew after each second, minute or hour, whichever the rate is given for, as FIRST
+            does with tokens per minute.
 
     Raises:
         ValueError: If a limit would let nothing through or a rate cannot be read.
@@ -53,6 +65,7 @@ class Limits:
     requests: str | None = None
     tokens: str | None = None
     burst: int | None = None
+    window: Window = "rolling"
     requests_per_second: float | None = field(init=False, repr=False, compare=False, default=None)
     tokens_per_second: float | None = field(init=False, repr=False, compare=False, default=None)
 
@@ -71,6 +84,7 @@ class Limits:
             object.__setattr__(self, "tokens_per_second", per_second(self.tokens, "tokens"))
         if self.burst is not None:
             self._check_burst(self.burst)
+        self._check_window()
 
     def _check_burst(self, burst: int) -> None:
         if self.requests_per_second is None:
@@ -83,6 +97,14 @@ class Limits:
                 f"Limits(burst={burst!r}) must lie between 1 and a second's worth, {most}."
             )
 
+    def _check_window(self) -> None:
+        if self.window not in get_args(Window):
+            raise ValueError(f"Limits(window={self.window!r}) must be 'rolling' or 'fixed'.")
+        if self.window == "fixed" and self.requests is None and self.tokens is None:
+            raise ValueError(
+                "Limits(window='fixed') needs requests= or tokens=, the rate that it belongs to."
+            )
+
     def describe(self) -> str:
         """The limits in a few words, for graphs and logs."""
         parts = [f"{self.concurrency} at once"]
@@ -90,4 +112,6 @@ class Limits:
             parts.append(f"{self.requests} requests")
         if self.tokens:
             parts.append(f"{self.tokens} tokens")
+        if self.window == "fixed":
+            parts.append("in fixed windows")
         return ", ".join(parts)

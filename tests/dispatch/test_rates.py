@@ -13,7 +13,8 @@ from properties import repeatable
 from scripted import in_virtual_time
 
 from langgraph_hpc_fanout import Limits
-from langgraph_hpc_fanout.dispatch.rates import Gate, TokenBucket
+from langgraph_hpc_fanout.dispatch.bucket import TokenBucket
+from langgraph_hpc_fanout.dispatch.rates import Gate
 
 # -- the token bucket -------------------------------------------------------------------------
 
@@ -100,7 +101,7 @@ def test_nobody_waits_for_ever_on_a_clock_that_moves_only_by_delays(now, rate, a
 def test_settling_is_as_if_the_truth_had_been_charged(rate, charged, used, wanted):
     settled, honest = TokenBucket(rate, 100.0, 0.0), TokenBucket(rate, 100.0, 0.0)
     settled.charge(0.0, charged * 100)
-    settled.settle(charged * 100, used * 100)
+    settled.settle(0.0, charged * 100, used * 100)
     honest.charge(0.0, used * 100)
     for now in (0.0, 10 / rate, 1000 / rate):
         expected = honest.delay(now, wanted * 100)
@@ -126,17 +127,41 @@ def test_a_request_larger_than_the_bucket_waits_until_it_is_full_and_leaves_a_de
     assert bucket.delay(96.2, 1.0) == 0.0
 
 
-def test_a_refund_never_saves_up_more_than_the_capacity():
+def test_a_refund_saves_up_no_more_than_the_capacity_and_itself():
     bucket = TokenBucket(10.0, 100.0, 0.0)
-    bucket.settle(500.0, 0.0)
-    bucket.charge(0.0, 100.0)
+    for _ in range(3):
+        bucket.settle(0.0, 500.0, 0.0)
+    bucket.charge(0.0, 600.0)
     assert bucket.delay(0.0, 10.0) == pytest.approx(1.0)
+
+
+def test_a_refund_counts_from_when_it_comes():
+    bucket = TokenBucket(10.0, 100.0, 0.0)
+    bucket.charge(0.0, 150.0)
+    bucket.settle(10.0, 150.0, 50.0)
+    assert bucket.delay(10.0, 100.0) == 0.0
+    bucket.charge(10.0, 150.0)
+    assert bucket.delay(10.0, 10.0) == pytest.approx(1.0)
+
+
+def test_a_bucket_that_is_more_than_full_fills_no_further():
+    bucket = TokenBucket(10.0, 100.0, 0.0)
+    bucket.settle(0.0, 50.0, 0.0)
+    bucket.charge(100.0, 150.0)
+    assert bucket.delay(100.0, 10.0) == pytest.approx(1.0)
+
+
+def test_another_rate_holds_from_now_on():
+    bucket = TokenBucket(10.0, 100.0, 0.0)
+    bucket.charge(0.0, 100.0)
+    bucket.change_rate(5.0, 1.0)
+    assert bucket.delay(5.0, 60.0) == pytest.approx(10.0)
 
 
 def test_using_more_than_was_charged_is_paid_later():
     bucket = TokenBucket(10.0, 100.0, 0.0)
     bucket.charge(0.0, 10.0)
-    bucket.settle(10.0, 150.0)
+    bucket.settle(0.0, 10.0, 150.0)
     assert bucket.delay(0.0, 10.0) == pytest.approx(6.0)
 
 
@@ -241,6 +266,52 @@ async def test_a_settled_gate_lets_the_next_one_through_sooner():
     gate.settle(64, 16)
     await gate.admit(64)
     assert clock() == about(0.25)
+
+
+@in_virtual_time
+async def test_who_waits_goes_as_soon_as_an_answer_was_shorter_than_reserved():
+    gate = Gate(Limits(tokens="64/s"), clock)
+    gate.charge(640)
+    waiting = asyncio.create_task(gate.admit(64))
+    await asyncio.sleep(1.0)
+    gate.settle(640, 64)
+    await waiting
+    assert clock() == about(1.0)
+
+
+@in_virtual_time
+async def test_a_refused_gate_waits_as_long_as_the_server_says():
+    gate = Gate(Limits(requests="10/s"), clock)
+    gate.refused(clock(), 5.0)
+    assert not gate.is_open(0)
+    await gate.admit(0)
+    assert clock() == about(5.0)
+
+
+@in_virtual_time
+async def test_a_refusal_goes_to_the_rate_that_holds_requests_back():
+    gate = Gate(Limits(requests="1/s", tokens="6000/min", window="fixed"), clock)
+    await gate.admit(100)
+    gate.charge(10_000)
+    waiting = asyncio.create_task(gate.admit(100))
+    await asyncio.sleep(1.5)
+    gate.refused(clock(), None)
+    gate.settle(10_000, 100)
+    await waiting
+    assert clock() == about(6.5)  # a twelfth of the tokens' minute; the requests' is a second
+
+
+@in_virtual_time
+async def test_a_refusal_that_tokens_brought_leaves_the_requests_alone():
+    gate = Gate(Limits(requests="10/s", tokens="64/s"), clock)
+    gate.charge(640)
+    waiting = asyncio.create_task(gate.admit(64))
+    await asyncio.sleep(1.0)
+    gate.refused(clock(), None)
+    await waiting
+    assert "10 of 10/s" in repr(gate._requests)
+    assert "of 64/s" in repr(gate._tokens)
+    assert "64 of 64/s" not in repr(gate._tokens)
 
 
 @in_virtual_time

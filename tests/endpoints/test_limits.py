@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from properties import repeatable
 
 from langgraph_hpc_fanout import Limits
-from langgraph_hpc_fanout.endpoints.limits import per_second
+from langgraph_hpc_fanout.endpoints.limits import per_second, window_seconds
 
 UNITS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
 
@@ -23,6 +23,11 @@ UNITS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hou
 def test_a_rate_is_a_number_per_unit(number, unit, layout, upper):
     text = layout.format(number, unit.upper() if upper else unit)
     assert per_second(text) == pytest.approx(float(number) / UNITS[unit])
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_window_is_as_long_as_the_unit(unit):
+    assert window_seconds(f" 10 / {unit.upper()}\n") == UNITS[unit]
 
 
 @pytest.mark.parametrize(
@@ -116,15 +121,32 @@ def test_a_burst_without_a_rate_is_refused():
         Limits(burst=3, tokens="10/s")
 
 
+def test_a_fixed_window_needs_a_rate():
+    with pytest.raises(ValueError, match=r"Limits\(window='fixed'\) needs requests= or tokens="):
+        Limits(window="fixed")
+    assert Limits(tokens="6/min", window="fixed").window == "fixed"
+
+
+def test_a_window_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match=r"window='sliding'\) must be 'rolling' or 'fixed'"):
+        Limits(tokens="6/min", window="sliding")
+
+
 def test_limits_in_words():
     assert Limits().describe() == "64 at once"
     full = Limits(concurrency=8, requests="10/s", tokens="60000/min")
     assert full.describe() == "8 at once, 10/s requests, 60000/min tokens"
 
 
+def test_fixed_windows_in_words():
+    limits = Limits(8, tokens="6/min", window="fixed")
+    assert limits.describe() == "8 at once, 6/min tokens, in fixed windows"
+
+
 def test_limits_are_values():
     assert Limits(8, "10/s") == Limits(8, "10/s") != Limits(8, "10/min")
     assert len({Limits(), Limits(), Limits(1)}) == 2
     assert (
-        repr(Limits(8, "10/s")) == "Limits(concurrency=8, requests='10/s', tokens=None, burst=None)"
+        repr(Limits(8, "10/s"))
+        == "Limits(concurrency=8, requests='10/s', tokens=None, burst=None, window='rolling')"
     )
