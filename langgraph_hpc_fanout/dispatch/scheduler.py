@@ -242,12 +242,16 @@ class Scheduler:
             self._watch_late()
         return None
 
-    def peek(self, lane: Lane) -> Ticket | None:
-        """The ticket that the lane would get now."""
+    def peek(self, lane: Lane) -> tuple[Job, Ticket] | None:
+        """What the lane would get now."""
         for job in self._in_turn():
             if job.may_use(lane) and (ticket := job.peek(lane)) is not None:
-                return ticket
+                return job, ticket
         return None
+
+    def expected_tokens(self, job: Job, ticket: Ticket) -> float:
+        """Tokens that a ticket will use, about, as its kind has done so far."""
+        return self._estimates.tokens(job.kind, ticket.request)
 
     def _in_turn(self) -> Sequence[Job]:
         """A copy of the jobs; the one whose turn it is comes first."""
@@ -415,7 +419,7 @@ class Scheduler:
         if delay is None:
             delay = job.retry.backoff(ticket.refusals or ticket.faults, self._rng)
         # What it says of the lane holds whatever becomes of the ticket.
-        self._tell(lane, action, failure, delay)
+        self._tell(lane, action, reply, failure, delay)
         if not ticket.open or job.leave_to_twin(ticket):
             return  # it was the last lane, and the job is aborted; or it is asked elsewhere, too
         last = _last_moment(job, ticket)
@@ -435,10 +439,12 @@ class Scheduler:
         job.put_back(ticket, avoid=lane, until=now + delay, now=now)
         self._offer_again(job, ticket)
 
-    def _tell(self, lane: Lane, action: Action, failure: Failure, delay: float) -> None:
+    def _tell(
+        self, lane: Lane, action: Action, reply: Reply, failure: Failure, delay: float
+    ) -> None:
         """Tell a lane what a request has met there."""
         if action is Action.WAIT:
-            lane.refused(delay)
+            lane.refused(failure, reply.retry_after, delay)
         elif action is Action.PROBE:
             lane.chill(failure)
         elif lane.condition.faulted() and self._may_eject():
@@ -501,7 +507,7 @@ class Scheduler:
         if lane is None or lane.endpoint.bundling.queues:
             return True  # it has waited in a queue, which says nothing
         idle = self.idle.pick(job, (lane,))
-        if idle is None or not self._hedges.take(self._estimates.tokens(job.kind, ticket.request)):
+        if idle is None or not self._hedges.take(self.expected_tokens(job, ticket)):
             return False
         job.hedge(ticket, lane)
         idle.wake()
