@@ -140,7 +140,8 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         if pool is not None:
             check("pool", pool, Pool, "a Pool")
         if journal is not None:
-            check("journal", journal, Journal, "a Journal")
+            shown = os.fspath(journal) if isinstance(journal, str | os.PathLike) else "runs/screen"
+            check("journal", journal, Journal, f'a journal, such as Journal("{shown}")')
         _check_number("item_deadline", item_deadline)
         _check_number("deadline", deadline)
         if shard_size != "auto" and (not isinstance(shard_size, int) or shard_size < 1):
