@@ -8,6 +8,7 @@ import contextvars
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -244,7 +245,12 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             source, kept, total = given.live, given.kept, len(given.live)
             head = given.head()
             self._check_fields(given, head, shared)
-            about = {"total": total, "items": source.name, "source": given.whereabouts}
+            about = {
+                "total": total,
+                "items": source.name,
+                "source": given.whereabouts,
+                "started": time.time(),
+            }
         plan = self.plan.adapted(get_runtime().context, head)
         run = Run(run_id, plan, shared, about)
         size = self._size_for(total)
