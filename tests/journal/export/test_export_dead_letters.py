@@ -84,27 +84,38 @@ def test_an_item_has_one_letter_whatever_failed_of_it(tmp_path):
     assert (second["item"], len(second["failures"])) == ("c", 2)
 
 
+class Item(dict):
+    """A dict that can be watched."""
+
+
+class Watched(Numbers):
+    """Numbers as items, which are known as long as anybody holds them."""
+
+    def __init__(self, count):
+        super().__init__(count)
+        self.made = []
+
+    def read(self, start, stop):
+        for row in super().read(start, stop):
+            self.made.append(weakref.ref(item := Item(row=row)))
+            yield item
+
+    def held(self):
+        return sum(each() is not None for each in self.made)
+
+
 def test_letters_are_written_as_outcomes_come(tmp_path):
-    held = []
-
-    class Watched(Numbers):
-        def read(self, start, stop):
-            for row in super().read(start, stop):
-                held.append(weakref.ref(item := Item(row=row)))
-                yield item
-
-    class Item(dict):
-        """A dict that can be watched."""
-
-    alive = []
+    source, read_by_then, held_by_then = Watched(1000), [], []
 
     def failing():
         for index in range(1000):
-            alive.append(sum(each() is not None for each in held))
+            read_by_then.append(source.rows)
+            held_by_then.append(source.held())
             yield bad(index)
 
-    assert to_dead_letters(failing(), tmp_path / "dead.jsonl", Watched(1000)) == 1000
-    assert max(alive) <= 2
+    assert to_dead_letters(failing(), tmp_path / "dead.jsonl", source) == 1000
+    assert read_by_then == list(range(1000))
+    assert max(held_by_then) <= 2
 
 
 def test_nothing_failed(tmp_path):
