@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from graphs import PROMPT, State, build, molecules, right_answers
@@ -201,7 +202,9 @@ def test_what_a_fan_out_takes(pool):
         (ValueError, {"task": "lab:dock", "task_concurrency": 2}, "is set by window= of the"),
         (ValueError, {"task": "lab:dock", "trace": 2}, "is for a Prompt"),
         (TypeError, {"pool": "http://127.0.0.1:9"}, r"pool=\.\.\.\) takes a Pool, not str"),
-        (TypeError, {"journal": "runs"}, "takes a Journal, not str"),
+        (TypeError, {"journal": "runs"}, r'takes a journal, such as Journal\("runs"\), not str'),
+        (TypeError, {"journal": Path("a/b")}, r'such as Journal\("a/b"\), not PosixPath'),
+        (TypeError, {"journal": 3}, r'such as Journal\("runs/screen"\), not int'),
         (ValueError, {"shard_size": 0}, "must be 'auto' or at least 1"),
         (ValueError, {"shard_size": "small"}, "must be 'auto' or at least 1"),
         (ValueError, {"deadline": 0}, "must be a positive number of seconds"),

@@ -422,6 +422,62 @@ def test_dead_letters_are_asked_again_and_only_they(fake_fleet, pool_over, tmp_p
     assert fleet.record().arrived == 3
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_was_answered_of_an_item_costs_nothing_again(
+    fake_fleet, pool_over, tmp_path, elsewhere
+):
+    asked = {"soluble": "Is {smiles} soluble?", "toxic": "Is {smiles} toxic?"}
+    broken = tuple(Fault("http_400", contains=each, times=1) for each in ("C3 toxic", "C7 soluble"))
+    fleet = fake_fleet(faults=broken)
+    pool, path = pool_over(fleet.urls), json_lines(tmp_path, molecules(10))
+
+    def run(items, **where):
+        sweep = Sweep(items, prompts=asked, samples=2)
+        graph = build(pool, items=sweep, task=None, journal=Journal(**where))
+        return graph.invoke({})["predictions"]
+
+    run(path, directory=tmp_path / "run")
+    assert export.to_dead_letters(Results.of(tmp_path / "run"), tmp_path / "dead.jsonl") == 2
+    fleet.reset_record()
+    where = {"directory": tmp_path / "run"}
+    if elsewhere:
+        where = {"directory": tmp_path / "again", "cache": tmp_path / "run"}
+    answers = run(DeadLetters(tmp_path / "dead.jsonl"), **where)
+    assert [answer.split(maxsplit=2)[2] for answer in answers] == [
+        f"Is C{number} {what}?" for number in (3, 7) for what in asked for _ in range(2)
+    ]
+    assert fleet.record().arrived == 2
+
+
+def test_dead_letters_of_what_an_iterator_yielded(fake_fleet, pool_over, tmp_path):
+    pool = pool_over(fake_fleet(faults=(Fault("http_400", contains="C3 "),)).urls)
+    dead = tmp_path / "dead.jsonl"
+    options = {
+        "items": lambda state: iter(molecules(10)),
+        "reduce": {"reducer": lambda results: export.to_dead_letters(results, dead)},
+    }
+    graph = build(pool, journal=Journal(tmp_path / "run"), **options)
+    assert graph.invoke({})["predictions"] == 1
+    assert list(DeadLetters(dead).read(0, 1)) == [{"smiles": "C3"}]
+    with pytest.raises(FanOutError, match=r"items=\.\.\.\) is missing: run \S+ has no journal"):
+        build(pool, **options).invoke({})
+    options["items"] = "molecules"
+    graph = build(pool, journal=Journal(tmp_path / "run"), **options)
+    with pytest.raises(FanOutError, match=r"the journal \S+ does not tell where the items of"):
+        graph.invoke({"molecules": molecules(10)})
+
+
+@pytest.mark.parametrize("source", [str, JsonLines])
+def test_dead_letters_that_are_taken_for_items(fake_fleet, pool_over, tmp_path, source):
+    fleet = fake_fleet(faults=(Fault("http_400"),))
+    pool, dead, items = pool_over(fleet.urls), tmp_path / "dead.jsonl", molecules(2)
+    outcomes = build(pool, reduce={"reducer": list}).invoke({"molecules": items})["predictions"]
+    export.to_dead_letters(outcomes, dead, items)
+    said = rf'nothing was sent\. These are dead letters; give DeadLetters\("{dead}"\) for the items'
+    with pytest.raises(FanOutError, match=said):
+        build(pool, items=source(dead)).invoke({})
+
+
 def test_outcomes_as_files_hold_what_was_answered(pool, tmp_path):
     graph = build(
         pool,

@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections import Counter
+from datetime import UTC, datetime
 
 import orjson
 import pytest
@@ -299,19 +300,36 @@ import sys, time
 from langgraph_hpc_fanout import Results, reducers
 while True:
     try:
-        results = Results.of(sys.argv[1])
+        results = Results.of(sys.argv[1], name="screen")
     except Exception as error:  # it has not begun
         continue
     if len(results) >= 32:
         break
     time.sleep(0.05)
 print([outcome.value for outcome in results] == [f"Is C{n} soluble?" for n in range(32)])
-print(reducers.stats(results)["ok"])
+print(reducers.stats(results)["ok"], "of", results.expected)
 """
 
 
 def test_readers_in_another_process_while_it_goes_on(slow_run):
-    assert said_by_another(READER, slow_run.directory) == "True\n32\n"
+    assert said_by_another(READER, slow_run.directory) == "True\n32 of 64\n"
+
+
+def test_a_journal_tells_of_its_runs(tmp_path):
+    graph = build(
+        None,
+        task=lambda molecule: molecule["smiles"],
+        version="1",
+        journal=Journal(tmp_path / "run"),
+        reduce={"reducer": lambda results: [results.run, results.expected]},
+    )
+    before = datetime.now(UTC)
+    run, expected = graph.invoke({"molecules": molecules(3)})["predictions"]
+    assert expected == 3
+    (told,) = Results.runs(tmp_path / "run")
+    assert (told.run, told.name, told.expected, told.ok) == (run, "screen", 3, 3)
+    assert before <= told.started <= datetime.now(UTC)
+    assert graph.invoke({"molecules": []})["predictions"][1] == 0
 
 
 def test_a_journal_that_is_deleted_while_it_is_used(slow_run):

@@ -211,6 +211,42 @@ def test_models_vote(fake_fleet, pool_over):
     assert [(vote["value"], vote["votes"]) for vote in votes] == [("yes", 6)] * 3
 
 
+@pytest.mark.parametrize("kept", ["state", "journal"])
+def test_models_vote_on_each_prompt(fake_fleet, pool_over, tmp_path, kept):
+    def answer(body):
+        return "no" if "toxic" in str(body) else "yes"
+
+    fleet = fake_fleet([FakeEndpoint(models=("large", "small"), answer=answer)])
+    journal = Journal(tmp_path / "run") if kept == "journal" else None
+    reduce = {"reducer": reducers.vote(by="prompt")}
+    graph = build(pool_over(fleet.urls), items=sweep(), task=None, journal=journal, reduce=reduce)
+    for _ in range(2):  # the second time, what is known is told of its place as well
+        votes = graph.invoke({"molecules": molecules(3)})["predictions"]
+        assert [(each["index"], each["sweep"], each["value"], each["votes"]) for each in votes] == [
+            (index, {"prompt": prompt}, value, 8)
+            for index in range(3)
+            for prompt, value in (("soluble", "yes"), ("toxic", "no"))
+        ]
+
+
+def test_by_key_has_an_entry_for_each_sample_and_variant(pool):
+    items = [{"id": str(number), **each} for number, each in enumerate(molecules(3))]
+    for key in (None, "id"):
+        reduce = {"reducer": reducers.by_key}
+        graph = build(pool, items=sweep(), task=None, key=key, reduce=reduce)
+        assert len(graph.invoke({"molecules": items})["predictions"]) == 16 * 3
+    # Of samples, the first has the item's own key.
+    graph = build(
+        pool,
+        task=Prompt("Is {smiles} soluble?", model="large", samples=2),
+        key="id",
+        reduce={"reducer": reducers.by_key},
+    )
+    by_key = graph.invoke({"molecules": items})["predictions"]
+    assert len(by_key) == 6
+    assert {"0", "1", "2"} < by_key.keys()
+
+
 def test_a_batch_asked_of_several_models(pool, tmp_path):
     message = '{"role": "user", "content": "Is C%d soluble?"}'
     lines = [

@@ -23,6 +23,7 @@ from langgraph_hpc_fanout import (
     OpenAIEndpoint,
     Prompt,
     ReduceNode,
+    Results,
     Retry,
     Sweep,
     add_fan_out,
@@ -76,6 +77,18 @@ def test_everything_is_in_the_last_summary(summarising, pool_over, tmp_path, siz
         assert state["predictions"] == (merged(size) if size else None)
         assert state["report"]["total"] == size
         assert fleet.record().served == served
+
+
+def test_levels_are_runs_and_no_fan_out_is_taken_for_one(summarising, pool_over, tmp_path):
+    graph = tree_graph(pool_over(summarising().urls), journal=Journal(tmp_path / "run"))
+    report = graph.invoke(GIVEN)["report"]
+    whole, *levels = Results.runs(tmp_path / "run")
+    assert (whole.name, whole.level_of, whole.ok, whole.expected) == ("screen", None, SIZE, SIZE)
+    assert [each.expected for each in levels] == LEVELS
+    assert {each.level_of for each in levels} == {"screen"}
+    assert None not in {each.started for each in levels}
+    assert Results.of(tmp_path / "run").run == whole.run
+    assert report == reducers.stats(Results.of(tmp_path / "run")) | {"seconds": report["seconds"]}
 
 
 async def test_in_async_code_nothing_blocks(summarising, pool_over, tmp_path):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from langgraph_hpc_fanout.items.json_lines import JsonLines
 from langgraph_hpc_fanout.items.lines import Lines
 
+_FIELDS = {"item", "index", "failures"}
+
 
 class DeadLetters(JsonLines):
     """Items that failed in an earlier run, from the file to which they were exported.
 
-    Each line has the `item`, and beside it how it failed: `index`, `key`, `failure`.
+    Each line has an `item`, and beside it its `index` and its `failures`.
 
     Args:
         path: The file, JSON Lines, maybe compressed.
@@ -28,3 +31,8 @@ class DeadLetters(JsonLines):
         if not isinstance(value, dict) or "item" not in value:
             return self._bad(lines, "no dead letter (it has no item)")
         return value["item"]
+
+
+def are_letters(rows: Iterable[Any]) -> bool:
+    """Whether rows are dead letters themselves, and not the items in them."""
+    return any(isinstance(row, Mapping) and row.keys() == _FIELDS for row in rows)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from langgraph_hpc_fanout.journal import line
 from langgraph_hpc_fanout.journal.index import Index
 from langgraph_hpc_fanout.journal.location import OK, pack
+from langgraph_hpc_fanout.records import NOTHING
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,6 +136,11 @@ class Catalog:
     def notes(self) -> list[int]:
         """Locations of all notes, oldest first."""
         return self._notes.tolist()
+
+    def about(self, run: str) -> Mapping[str, Any]:
+        """What was said of a run; empty where nothing is known."""
+        known = self._runs.get(run)
+        return NOTHING if known is None else known.about
 
     def runs(self) -> list[RunRecord]:
         """All runs, oldest first."""

@@ -335,6 +335,11 @@ class Log:
         places = self._catalog.places(run)[start:stop]
         return len(places) - places.count(0)
 
+    def about(self, run: str) -> Mapping[str, Any]:
+        """What was said of a run; empty where nothing is known."""
+        with self._memory:
+            return self._catalog.about(run)
+
     def runs(self) -> list[RunRecord]:
         """All runs, oldest first."""
         with self._memory:

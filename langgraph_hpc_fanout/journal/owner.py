@@ -166,7 +166,8 @@ class Ownership:
 def _busy(directory: Path, owner: Owner) -> JournalError:
     return JournalError(
         f"The journal {directory} is being written by {owner}. Wait for it, use another "
-        "directory, or pass takeover=True if you know that it is not running any more.",
+        "directory, or give Journal(..., takeover=True) if you know that it is not running any "
+        "more.",
         journal=str(directory),
     )
 

@@ -8,10 +8,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from langgraph_hpc_fanout.journal.catalog import RunRecord
 from langgraph_hpc_fanout.journal.columns import from_columns
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.journal.log import Log, log_at
-from langgraph_hpc_fanout.records import FanOutError, Outcome
+from langgraph_hpc_fanout.journal.summary import RunSummary, expected_of, layout_of
+from langgraph_hpc_fanout.records import NOTHING, FanOutError, Outcome
 
 
 class Results:
@@ -38,6 +40,21 @@ class Results:
     def journal(self) -> str | None:
         """Directory of the journal, or None when the outcomes travelled in graph state."""
         return next((each["journal"] for each in self._shards if each.get("journal")), None)
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What the journal says of the run; empty without one. Looks into the journal."""
+        if (journal := self.journal) is None:
+            return NOTHING
+        log = self._log_at(journal)
+        log.refresh()
+        return log.about(self.run)
+
+    @property
+    def expected(self) -> int | None:
+        """How many outcomes the run is to have in the end; None where its journal does not say."""
+        about = self.about  # empty without a journal, and of a run of nothing, which writes none
+        return expected_of(about) if about else len(self)
 
     def __repr__(self) -> str:
         return f"Results({self.run!r}, {self.ok} ok, {self.failed} failed)"
@@ -75,7 +92,7 @@ class Results:
         reported = shard["ok"] + shard["failed"]
         found = log.count(self.run, shard["start"], shard["stop"])
         if found < reported:
-            _, per_item = _layout(shard)
+            _, per_item = layout_of(shard)
             first, last = shard["start"] // per_item, (shard["stop"] - 1) // per_item
             raise FanOutError(
                 f"The journal {log.directory} has {found} of the {reported} outcomes that run "
@@ -100,33 +117,33 @@ class Results:
         return cls(reference["run"], [shard])
 
     @classmethod
-    def of(cls, directory: str | os.PathLike[str], run: str | None = None) -> Results:
+    def of(
+        cls,
+        directory: str | os.PathLike[str],
+        run: str | None = None,
+        *,
+        name: str | None = None,
+    ) -> Results:
         """What a run has so far, also while it goes on, and in another process.
 
         Args:
             directory: Of the journal.
             run: Id of the run; by default the newest that is no level of a tree.
+            name: Of the fan-out whose newest run is meant.
 
         Raises:
             FileNotFoundError: If there is no journal.
             JournalError: If it cannot be read, or has no such run.
         """
-        log = log_at(Path(os.path.realpath(directory)))
-        if not log.directory.is_dir():
-            raise FileNotFoundError(f"There is no journal {log.directory}.")
-        log.refresh()
-        records = {each.run: each for each in log.runs()}
-        if run is None:  # a tree's levels are runs, too, and newer than what they summarise
-            whole = [name for name, each in records.items() if "level_of" not in each.about]
-            run = whole[-1] if whole else None
-        if run is None or run not in records:
-            wanted = "no run yet" if run is None else f"no run {run!r}, only {list(records)}"
+        log = _log_of(directory)
+        records = log.runs()
+        if (found := _newest(records, run, name)) is None:
             raise JournalError(
-                f"The journal {log.directory} has {wanted}.", journal=str(log.directory)
+                f"The journal {log.directory} has {_what_lacks(records, run, name)}.",
+                journal=str(log.directory),
             )
-        found = records[run]
         results = cls(
-            run,
+            found.run,
             [
                 {
                     "start": 0,
@@ -134,12 +151,25 @@ class Results:
                     "ok": found.ok,
                     "failed": found.failed,
                     "journal": str(log.directory),
-                    **_told(*_layout(found.about)),
+                    **_told(*layout_of(found.about)),
                 }
             ],
         )
         results._logs[str(log.directory)] = log
         return results
+
+    @staticmethod
+    def runs(directory: str | os.PathLike[str]) -> list[RunSummary]:
+        """The runs that a journal holds, oldest first, a tree's levels among them.
+
+        Args:
+            directory: Of the journal.
+
+        Raises:
+            FileNotFoundError: If there is no journal.
+            JournalError: If it cannot be read.
+        """
+        return [RunSummary.of(record) for record in _log_of(directory).runs()]
 
     def reference(self) -> dict[str, Any]:
         """What to keep in graph state instead of the outcomes.
@@ -149,7 +179,7 @@ class Results:
         """
         if self.journal is None and len(self):
             raise ValueError("There is nothing to refer to without a journal: give FanOutNode one.")
-        samples, per_item = _layout(next(iter(self._shards), {}))
+        samples, per_item = layout_of(next(iter(self._shards), {}))
         stop = max((shard["stop"] for shard in self._shards), default=0)
         return {
             "run": self.run,
@@ -164,7 +194,7 @@ class Results:
     def _outcomes_of(
         self, shard: Mapping[str, Any], start: int, stop: int | None
     ) -> Iterator[Outcome]:
-        samples, per_item = _layout(shard)
+        samples, per_item = layout_of(shard)
         first = max(start, shard["start"])
         last = shard["stop"] if stop is None else min(stop, shard["stop"])
         if (journal := shard.get("journal")) is None:
@@ -175,10 +205,33 @@ class Results:
         )
 
 
-def _layout(told: Mapping[str, Any]) -> tuple[int, int]:
-    """How many samples in a row, and how many places an item, a shard, reference or run has."""
-    samples: int = told.get("samples", 1)
-    return samples, told.get("per_item", samples)
+def _log_of(directory: str | os.PathLike[str]) -> Log:
+    """The log of a journal that is there, with all that was appended by now."""
+    log = log_at(Path(os.path.realpath(directory)))
+    if not log.directory.is_dir():
+        raise FileNotFoundError(f"There is no journal {log.directory}.")
+    log.refresh()
+    return log
+
+
+def _newest(records: Sequence[RunRecord], run: str | None, name: str | None) -> RunRecord | None:
+    """The newest run of this id and fan-out; a tree's level only where it is asked for."""
+    for each in reversed(records):
+        # Levels are runs, too, and newer than what they summarise.
+        is_meant = run is not None or name is not None or "level_of" not in each.about
+        if is_meant and run in (None, each.run) and name in (None, each.about.get("fan_out")):
+            return each
+    return None
+
+
+def _what_lacks(records: Sequence[RunRecord], run: str | None, name: str | None) -> str:
+    """What a journal has in the place of the run that was asked for."""
+    if not records or (run is None and name is None):
+        return "no run yet"
+    if name is not None:
+        names = list(dict.fromkeys(each.about.get("fan_out") for each in records))
+        return f"no run {'' if run is None else f'{run!r} '}of a fan-out {name!r}, only of {names}"
+    return f"no run {run!r}, only {[each.run for each in records]}"
 
 
 def _told(samples: int, per_item: int) -> dict[str, int]:

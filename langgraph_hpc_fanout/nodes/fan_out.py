@@ -8,6 +8,7 @@ import contextvars
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -23,6 +24,8 @@ from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS
 from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
 from langgraph_hpc_fanout.items.batch import OpenAIBatch
+from langgraph_hpc_fanout.items.dead_letters import are_letters
+from langgraph_hpc_fanout.items.json_lines import JsonLines
 from langgraph_hpc_fanout.items.opening import reopen
 from langgraph_hpc_fanout.items.source import Source, SourceError
 from langgraph_hpc_fanout.journal.journal import Journal
@@ -158,7 +161,8 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         if budget is not None:
             check("budget", budget, Budget, "a Budget")
         if journal is not None:
-            check("journal", journal, Journal, "a Journal")
+            shown = os.fspath(journal) if isinstance(journal, str | os.PathLike) else "runs/screen"
+            check("journal", journal, Journal, f'a journal, such as Journal("{shown}")')
         _check_number("item_deadline", item_deadline)
         _check_number("deadline", deadline)
         if shard_size != "auto" and (not isinstance(shard_size, int) or shard_size < 1):
@@ -266,7 +270,12 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             source, kept, total = given.live, given.kept, len(given.live)
             head = given.head()
             self._check_fields(given, head, shared)
-            about = {"total": total, "items": source.name, "source": given.whereabouts}
+            about = {
+                "total": total,
+                "items": source.name,
+                "source": given.whereabouts,
+                "started": time.time(),
+            }
         plan = self.plan.adapted(get_runtime().context, head)
         run = Run(run_id, plan, shared, about)
         size = self._size_for(total)
@@ -304,11 +313,10 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
             if isinstance(variant.task, Prompt) and (
                 absent := variant.task.missing_fields(given.examples(head), shared)
             ):
-                braces = " Write braces that are meant literally twice, as in {{ and }}."
                 raise FanOutError(
                     f"{self.name}: the prompt wants {', '.join(map(repr, absent))}, which neither "
                     f"the items{_fields_of(head[0])} nor shared={list(self.shared)!r} have; "
-                    f"nothing was sent.{'' if all(map(str.isidentifier, absent)) else braces}"
+                    f"nothing was sent.{_way_out(absent, given.live, head)}"
                 )
         if isinstance(task, RunnableTask) and (lost := task.misses(head[0], shared)):
             raise FanOutError(
@@ -466,6 +474,15 @@ def writer_of_this_branch() -> Writer:
     writer = get_stream_writer()
     context = contextvars.copy_context()
     return lambda event: context.run(writer, event)
+
+
+def _way_out(absent: Sequence[str], source: Source, head: Sequence[Any]) -> str:
+    """What to do about fields that no item has, where that can be guessed."""
+    if isinstance(source, JsonLines) and are_letters(head):
+        return f' These are dead letters; give DeadLetters("{source.name}") for the items in them.'
+    if all(map(str.isidentifier, absent)):
+        return ""
+    return " Write braces that are meant literally twice, as in {{ and }}."
 
 
 def _fields_of(item: Any) -> str:

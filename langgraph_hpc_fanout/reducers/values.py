@@ -13,6 +13,8 @@ from langgraph_hpc_fanout.reducers.allowance import Allowance
 def collect(outcomes: Iterable[Outcome]) -> list[Any]:
     """The values in input order, None where an item failed.
 
+    Of a sweep: all variants and samples of the first item, then of the second.
+
     Raises:
         ValueError: If there are more than 16 MB of them; keep a `reference` instead.
     """
@@ -55,6 +57,8 @@ def outcomes(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
 
 def by_key(outcomes: Iterable[Outcome]) -> dict[str, Any]:
     """Values by key, None where an item failed; of equal keys the last answer counts.
+
+    For one answer an item: several samples, and variants of a sweep, have keys of their own.
 
     Raises:
         ValueError: If there are more than 16 MB of them; keep a `reference` instead.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -60,6 +61,7 @@ class Levels:
             "total": len(source),
             "items": source.name,
             "level_of": self._plan.name,
+            "started": time.time(),
         }
         run = self._run = Run(new_run_id(), plan, {}, about)
         shard = plan.shard(0, source, 0, len(source))

@@ -11,7 +11,7 @@ from sources import bounds, check_slices, everything, scratch
 
 from langgraph_hpc_fanout import DeadLetters
 
-FAILURE = {"kind": "timeout", "message": "too slow"}
+FAILURE = {"key": "k", "sample": 0, "kind": "timeout", "message": "too slow"}
 
 
 @repeatable
@@ -20,7 +20,7 @@ def test_items_come_back(items, cuts):
     with scratch() as directory:
         path = directory / "failed.jsonl"
         letters = [
-            {"item": item, "index": index, "key": "k", "failure": FAILURE}
+            {"item": item, "index": index, "failures": [FAILURE]}
             for index, item in enumerate(items)
         ]
         path.write_bytes(b"".join(orjson.dumps(each) + b"\n" for each in letters))

@@ -103,7 +103,7 @@ def test_the_first_becomes_the_owner_and_the_second_is_told_who_is(tmp_path):
     assert first.lost() is None
     says = (
         rf"is being written by process {os.getpid()} on {ME.host} \(since 2023-11-14 22:13:20"
-        r"\+00:00\)\. Wait for it, use another directory, or pass takeover=True"
+        r"\+00:00\)\. Wait for it, use another directory, or give Journal\(\.\.\., takeover=True\)"
     )
     with pytest.raises(JournalError, match=says) as refused:
         claim(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+from datetime import UTC, datetime
 
 import pytest
 from journals import answer, failed, held, write
@@ -12,6 +13,7 @@ from langgraph_hpc_fanout import Failure, FanOutError, Journal, Outcome, Results
 from langgraph_hpc_fanout.journal import log as log_module
 from langgraph_hpc_fanout.journal.columns import to_columns
 from langgraph_hpc_fanout.journal.errors import JournalError
+from langgraph_hpc_fanout.journal.summary import RunSummary
 
 OUTCOMES = [
     Outcome("a", 0, ok=True, value="A"),
@@ -209,3 +211,66 @@ def test_a_journal_without_that_run(tmp_path, journal):
     (tmp_path / "empty").mkdir()
     with pytest.raises(JournalError, match=r"empty has no run yet\."):
         Results.of(tmp_path / "empty")
+    with pytest.raises(JournalError, match=r"has no run of a fan-out 'x', only of \[None\]\."):
+        Results.of(journal.directory, name="x")
+    with pytest.raises(JournalError, match=r"has no run 'r' of a fan-out 'x', only of \[None\]\."):
+        Results.of(journal.directory, "r", name="x")
+    with pytest.raises(FileNotFoundError, match=r"There is no journal .*gone\.$"):
+        Results.runs(tmp_path / "gone")
+    assert Results.runs(tmp_path / "empty") == []
+
+
+SWEPT = {"fan_out": "screen", "total": 50, "samples": 2, "per_item": 8, "started": 1_700_000_000.5}
+LEVEL = {"fan_out": "screen_reduce_level_1", "total": 5, "level_of": "screen"}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    log = Journal(tmp_path / "runs").log
+    with held(log):
+        log.begin("a", SWEPT)
+        log.begin("b", {"fan_out": "other", "total": 3})
+        log.begin("c", {"fan_out": "screen", "total": 7})
+        log.begin("d", LEVEL)
+        log.append("a", "", 399, answer(49))
+        log.append("a", "", 0, failed(0))
+    with held(log):
+        log.begin("a", {"fan_out": "screen"})  # a run that is resumed says less of itself
+    return log.directory
+
+
+def test_the_runs_of_a_journal(runs):
+    began = datetime(2023, 11, 14, 22, 13, 20, 500_000, UTC)
+    assert Results.runs(runs) == [
+        RunSummary("a", "screen", 400, 1, 1, began, None),
+        RunSummary("b", "other", 3, 0, 0, None, None),
+        RunSummary("c", "screen", 7, 0, 0, None, None),
+        RunSummary("d", "screen_reduce_level_1", 5, 0, 0, None, "screen"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({}, "c"),
+        ({"name": "screen"}, "c"),
+        ({"name": "other"}, "b"),
+        ({"name": "screen_reduce_level_1"}, "d"),
+        ({"run": "a"}, "a"),
+        ({"run": "a", "name": "screen"}, "a"),
+        ({"run": "d"}, "d"),
+    ],
+)
+def test_the_newest_run_of_a_fan_out(runs, asked, found):
+    assert Results.of(runs, **asked).run == found
+
+
+def test_how_many_outcomes_a_run_is_to_have(runs, journal):
+    so_far = Results.of(runs, "a")
+    assert (len(so_far), so_far.expected) == (2, 400)
+    assert Results.open(so_far.reference()).expected == 400
+    assert pickle.loads(pickle.dumps(so_far)).expected == 400
+    assert Results("r", [inline(0, 4)]).expected == 4
+    with held(journal.log) as log:
+        log.begin("untold", {"fan_out": "screen"})
+    assert Results.of(journal.directory, "untold").expected is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,3 +99,54 @@ def test_variants_of_a_sweep_vote_on_their_item():
     ]
     results = reducers.vote()(variants)
     assert [(each["value"], each["samples"]) for each in results] == [("a", 3), ("b", 3)]
+
+
+# -- groups of variants -----------------------------------------------------------------------
+
+
+PROMPTS, MODELS = ("toxic", "soluble"), ("x", "y", "z")
+BALLOTS = {("toxic", 0): "aab", ("soluble", 0): "ccc", ("toxic", 1): "bbb", ("soluble", 1): "cdd"}
+
+
+def swept(order):
+    """Two items, asked by two prompts of three models; whichever of these varies faster."""
+    for index in range(2):
+        for one, other in itertools.product(*order):
+            prompt, model = (one, other) if one in PROMPTS else (other, one)
+            ballot = BALLOTS[prompt, index][MODELS.index(model)]
+            coordinates = {"prompt": prompt, "model": model, "stop": [model]}
+            yield good(index, ballot, meta={"sweep": coordinates})
+
+
+@pytest.mark.parametrize("order", [(PROMPTS, MODELS), (MODELS, PROMPTS)])
+def test_each_group_of_variants_has_a_vote_of_its_own(order):
+    results = reducers.vote(by="prompt")(swept(order))
+    told = [(each["index"], each["sweep"], each["value"], each["samples"]) for each in results]
+    assert told == [
+        (0, {"prompt": "toxic"}, "a", 3),
+        (0, {"prompt": "soluble"}, "c", 3),
+        (1, {"prompt": "toxic"}, "b", 3),
+        (1, {"prompt": "soluble"}, "d", 3),
+    ]
+    assert is_plain(results)
+    together = reducers.vote()(swept(order))
+    assert [each["samples"] for each in together] == [6, 6]
+    assert all(each.keys() == {*results[0]} - {"index", "sweep"} for each in together)
+
+
+def test_groups_by_several_coordinates():
+    results = reducers.vote(by=["stop", "prompt"])(swept((PROMPTS, MODELS)))
+    assert [each["samples"] for each in results] == [1] * 12
+    assert results[0]["sweep"] == {"stop": ["x"], "prompt": "toxic"}
+
+
+def test_numbers_and_truths_are_other_groups():
+    variants = [good(0, "a", meta={"sweep": {"seed": seed}}) for seed in (0, False, 0.0, 1, True)]
+    assert len(reducers.vote(by="seed")(variants)) == 5
+
+
+def test_a_coordinate_that_is_none():
+    with pytest.raises(ValueError, match=r"vote\(by='promt'\) names .*; they have prompt, model"):
+        reducers.vote(by=("model", "promt"))(swept((PROMPTS, MODELS)))
+    with pytest.raises(ValueError, match=r"vote\(by='prompt'\) names .*; they are of no sweep\."):
+        reducers.vote(by="prompt")(samples("a"))
