@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 
 from benchmarks.cases import (
+    balancing,
     checkpoints,
     fleet,
     globus,
@@ -33,6 +34,7 @@ _MODULES: tuple[ModuleType, ...] = (
     journal,
     width,
     in_flight,
+    balancing,
     imports,
     globus,
     fleet,
