@@ -8,6 +8,7 @@ from types import ModuleType
 from benchmarks.cases import (
     balancing,
     checkpoints,
+    choosing,
     fleet,
     globus,
     imports,
@@ -35,6 +36,7 @@ _MODULES: tuple[ModuleType, ...] = (
     width,
     in_flight,
     balancing,
+    choosing,
     imports,
     globus,
     fleet,
