@@ -86,8 +86,8 @@ def run(scale: Scale) -> Findings:
     ideal = statistics.median(trial.ideal for trial in ours)
     longest = statistics.median(trial.longest for trial in ours)
     note = (
-        f"{endpoints:,} endpoints, {endpoints * _ITEMS_AN_ENDPOINT:,} requests, seeds {seeds[0]} to "
-        f"{seeds[-1]}; the fluid ideal is {ideal:.0f} s and the longest request {longest:.0f} s "
+        f"{endpoints:,} endpoints, {endpoints * _ITEMS_AN_ENDPOINT:,} requests, seeds {seeds[0]} "
+        f"to {seeds[-1]}; the fluid ideal is {ideal:.0f} s and the longest request {longest:.0f} s "
         "(medians)."
     )
     return Findings(
