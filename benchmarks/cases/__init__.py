@@ -8,6 +8,7 @@ from types import ModuleType
 from benchmarks.cases import (
     balancing,
     checkpoints,
+    choosing,
     fleet,
     globus,
     imports,
@@ -37,6 +38,7 @@ _MODULES: tuple[ModuleType, ...] = (
     in_flight,
     scheduler,
     balancing,
+    choosing,
     imports,
     globus,
     fleet,

@@ -11,9 +11,9 @@ The *fluid ideal* is the work of all requests divided by the slots that live, of
 slow endpoints count a third: nobody can be faster than that, and only work that can be cut in
 pieces gets there. No more than the longest request is lost against it when that one does not
 begin too late and ends where it is not slow. *Extra tokens* are those that were written beyond the
-answers': of requests that were lost, or asked twice to be sooner done. Time is virtual, so
-these figures hold on any machine; the CPU is that of contender and endpoints together, in one
-process for all runs.
+answers': of requests that were lost, or asked twice to be sooner done. Time is virtual, so these
+figures hold on any machine. The CPU is that of contender and endpoints together, and all runs
+share a process.
 """
 
 from __future__ import annotations
@@ -83,6 +83,13 @@ def run(scale: Scale) -> Findings:
         for name, contender in _CONTENDERS.items()
     }
     ours = found[_OURS]
+    ideal = statistics.median(trial.ideal for trial in ours)
+    longest = statistics.median(trial.longest for trial in ours)
+    note = (
+        f"{endpoints:,} endpoints, {endpoints * _ITEMS_AN_ENDPOINT:,} requests, seeds {seeds[0]} "
+        f"to {seeds[-1]}; the fluid ideal is {ideal:.0f} s and the longest request {longest:.0f} s "
+        "(medians)."
+    )
     return Findings(
         (
             *("contender", "99 % / ideal", "of seeds", "100 % - (ideal + longest), s", "of seeds"),
@@ -106,12 +113,7 @@ def run(scale: Scale) -> Findings:
                 _MOST_EXTRA_PERCENT,
             ),
         ),
-        (
-            f"{endpoints:,} endpoints, {endpoints * _ITEMS_AN_ENDPOINT:,} requests, seeds "
-            f"{seeds[0]} to {seeds[-1]}; the fluid ideal is "
-            f"{statistics.median(trial.ideal for trial in ours):.0f} s and the longest request "
-            f"{statistics.median(trial.longest for trial in ours):.0f} s (medians).",
-        ),
+        (note,),
     )
 
 

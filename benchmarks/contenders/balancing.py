@@ -95,17 +95,17 @@ async def _ask(
         ends.append(loop.time())
 
 
-def in_turn(fleet: Fleet, number: int, rng: random.Random) -> SimulatedEndpoint:
+def in_turn(fleet: Fleet, number: int, _rng: random.Random) -> SimulatedEndpoint:
     """`workers[i % n]`."""
     return fleet[number % len(fleet)]
 
 
-def at_random(fleet: Fleet, number: int, rng: random.Random) -> SimulatedEndpoint:
+def at_random(fleet: Fleet, _number: int, rng: random.Random) -> SimulatedEndpoint:
     """Any."""
     return rng.choice(fleet)
 
 
-def of_two(fleet: Fleet, number: int, rng: random.Random) -> SimulatedEndpoint:
+def of_two(fleet: Fleet, _number: int, rng: random.Random) -> SimulatedEndpoint:
     """The less busy of any two (Mitzenmacher, 1996)."""
     one, other = rng.choice(fleet), rng.choice(fleet)
     return one if one.in_flight <= other.in_flight else other

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,13 +36,7 @@ def ask(
     from litellm import Router
 
     router = Router(
-        model_list=[
-            {
-                "model_name": MODEL,
-                "litellm_params": {"model": f"openai/{MODEL}", "api_base": url, "api_key": "none"},
-            }
-            for url in urls
-        ],
+        model_list=_deployments(urls),
         num_retries=_RETRIES,
         timeout=timeout,
         disable_cooldowns=not cooldowns,
@@ -53,6 +47,41 @@ def ask(
         with Meter(count) as meter:
             answers = runner.run(_ask_all(router, items, width))
     return replace(meter.sample, lost=lost(answers, count))
+
+
+def choose(endpoints: int, count: int) -> Sample:
+    """Choose a deployment so many times, and call none.
+
+    Args:
+        endpoints: How many deployments of one model there are.
+        count: How many choices.
+    """
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    from litellm import Router
+
+    router = Router(model_list=_deployments(f"http://127.0.0.1/{n}" for n in range(endpoints)))
+    messages = [{"role": "user", "content": QUESTION.format_map(molecules(1)[0])}]
+
+    async def choose_all() -> Sample:
+        with Meter(count) as meter:
+            for _ in range(count):
+                await router.async_get_available_deployment(
+                    model=MODEL, request_kwargs={}, messages=messages
+                )
+        return meter.sample
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(choose_all())
+
+
+def _deployments(urls: Iterable[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "model_name": MODEL,
+            "litellm_params": {"model": f"openai/{MODEL}", "api_base": url, "api_key": "none"},
+        }
+        for url in urls
+    ]
 
 
 async def _ask_all(router: Any, items: Sequence[Item], width: int) -> list[str | None]:
