@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("langgraph_hpc_fanout")
 
+_CONNECTIONS = 1_024
+"""Connections to be ready for, where no limit was given."""
 _OTHER_FILES = 256
 """Files that a process may have open besides its connections."""
 
@@ -250,7 +252,10 @@ def _endpoint(given: str | Endpoint) -> Endpoint:
 
 def _connections(endpoint: Endpoint) -> int:
     """Most connections of its own; what queues somewhere else is worked on somewhere else."""
-    return 0 if endpoint.bundling.queues else endpoint.limits.concurrency
+    if endpoint.bundling.queues:
+        return 0
+    limit = endpoint.limits.concurrency
+    return _CONNECTIONS if limit is None else limit
 
 
 def _allow_connections(wanted: int) -> None:

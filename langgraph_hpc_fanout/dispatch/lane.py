@@ -13,6 +13,7 @@ from langgraph_hpc_fanout.dispatch.health import PROBE_SECONDS, Condition, State
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.rates import Gate
 from langgraph_hpc_fanout.dispatch.retry import ACTIONS
+from langgraph_hpc_fanout.dispatch.window import Window
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint, Health
 from langgraph_hpc_fanout.endpoints.tags import tags_of
 from langgraph_hpc_fanout.records import Failure, Reply
@@ -26,6 +27,11 @@ _REFUSALS = 3
 """Refusals in a row that pause a wide lane. One among answers is a stray, or a gateway's share
 for somebody else, and holds up only the request that met it."""
 _WIDE = 8
+_CROWDED = frozenset({"rate_limited", "overloaded", "timeout"})
+_CROWDING = 0.1
+"""Share of answers, of the last sixty or so, that must be refusals to say that a window is too
+wide: strays, and a rate that others share, say nothing of it."""
+_CROWDING_GAIN = 1 / 64
 
 
 class Lane:
@@ -45,6 +51,7 @@ class Lane:
         self.tags: frozenset[str] = tags_of(endpoint)
         self.serves: frozenset[str] = frozenset()
         self.condition = Condition()
+        self.window = Window(endpoint.limits.concurrency)
         self.account = Account(endpoint)
         self.in_flight = 0
         self._scheduler = scheduler
@@ -59,6 +66,9 @@ class Lane:
         self._prober: asyncio.Task[None] | None = None
         self._paused_until = 0.0
         self._refusals = 0
+        # What waits somewhere else, or travels in company, has a width of the endpoint's own.
+        self._adapts = endpoint.bundling.max_items == 1 and not endpoint.bundling.queues
+        self._crowding = 0.0
         self._factoring = Factoring()
 
     def __repr__(self) -> str:
@@ -79,7 +89,7 @@ class Lane:
     @property
     def limit(self) -> int:
         """Most requests in flight."""
-        return 1 if self.condition.on_trial else self.endpoint.limits.concurrency
+        return 1 if self.condition.on_trial else self.window.limit
 
     @property
     def has_room(self) -> bool:
@@ -313,12 +323,26 @@ class Lane:
             if reply.usage is not None:
                 used = float(reply.usage.total_tokens)
             self._gate.settle(ticket.charged, used)
+        now = self._loop.time()
+        seconds = now - started if reply.seconds is None else reply.seconds
         if reply.failure is None:
             self._refusals = 0
             self.condition.answered()
+        if self._adapts:
+            self._adapt(reply, now, seconds)
         ticket.attempts += reply.tries - 1
-        seconds = self._loop.time() - started if reply.seconds is None else reply.seconds
         self._scheduler.answered(job, ticket, reply, self, seconds)
+
+    def _adapt(self, reply: Reply, now: float, seconds: float) -> None:
+        """Let the window learn. A stray refusal is none of its business, many are."""
+        failure = reply.failure
+        if failure is None:
+            tokens = 0 if reply.usage is None else reply.usage.completion_tokens
+            self.window.succeeded(now, seconds, tokens, self.in_flight + 1)
+        is_crowded = failure is not None and failure.kind in _CROWDED
+        self._crowding += (is_crowded - self._crowding) * _CROWDING_GAIN
+        if is_crowded and self._crowding > _CROWDING:
+            self.window.overloaded(now, seconds)
 
     # -- health -------------------------------------------------------------------------
 

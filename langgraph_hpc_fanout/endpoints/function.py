@@ -19,6 +19,8 @@ from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
 from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
 from langgraph_hpc_fanout.records import Failure, FailureKind, Reply, Request
 
+_AT_ONCE = 64
+
 Answer = str | Mapping[str, Any] | Failure
 """A text; a mapping: a whole chat completion if it has `choices`, an assistant's message if it
 has `content`; or why there is no answer."""
@@ -29,7 +31,8 @@ Function = Callable[[Request], Answer | Awaitable[Answer]]
 class FunctionEndpoint:
     """A function that answers requests.
 
-    A sync function runs in threads of the endpoint's own, at most `limits.concurrency`. A send
+    A sync function runs in threads of the endpoint's own, at most `limits.concurrency`, by default
+    64. A send
     that is cancelled returns at once, but its thread goes on until the function returns, and
     `close` waits for it. An async function runs on the dispatch loop with everything else, so it
     must not block.
@@ -82,7 +85,7 @@ class FunctionEndpoint:
         self.models = as_mapping(models)
         if not self.models:
             raise ValueError(f"FunctionEndpoint {self.name} serves no model; drop models=.")
-        self.limits = limits
+        self.limits = limits.at_most(_AT_ONCE)
         self.tags = as_tags(tags, f"FunctionEndpoint {self.name}")
         self.price = price
         self._loop: asyncio.AbstractEventLoop | None = None

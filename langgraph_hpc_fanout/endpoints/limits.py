@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 _UNIT_SECONDS = {
@@ -48,7 +48,7 @@ class Limits:
     """What may be asked of one endpoint.
 
     Args:
-        concurrency: Most requests in flight.
+        concurrency: Most requests in flight; None to have it found by trying.
         requests: Rate of requests, such as `"10/s"` or `"600/min"`; None for no limit.
         tokens: Rate of prompt and completion tokens, such as `"60000/min"`; None for no limit.
         burst: Most requests let through at once after a pause. By default a tenth of a
@@ -61,7 +61,7 @@ class Limits:
         ValueError: If a limit would let nothing through or a rate cannot be read.
     """
 
-    concurrency: int = 64
+    concurrency: int | None = None
     requests: str | None = None
     tokens: str | None = None
     burst: int | None = None
@@ -70,7 +70,7 @@ class Limits:
     tokens_per_second: float | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
-        if (
+        if self.concurrency is not None and (
             isinstance(self.concurrency, bool)
             or not isinstance(self.concurrency, int)
             or self.concurrency < 1
@@ -105,9 +105,15 @@ class Limits:
                 "Limits(window='fixed') needs requests= or tokens=, the rate that it belongs to."
             )
 
+    def at_most(self, concurrency: int) -> Limits:
+        """The same, with this limit of requests in flight where none was given."""
+        return self if self.concurrency is not None else replace(self, concurrency=concurrency)
+
     def describe(self) -> str:
         """The limits in a few words, for graphs and logs."""
-        parts = [f"{self.concurrency} at once"]
+        parts = ["as many at once as it takes"]
+        if self.concurrency is not None:
+            parts = [f"{self.concurrency} at once"]
         if self.requests:
             parts.append(f"{self.requests} requests")
         if self.tokens:

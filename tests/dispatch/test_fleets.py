@@ -186,7 +186,8 @@ EVERYTHING = {
 @pytest.mark.parametrize("may_hedge", [False, True])
 def test_two_thousand_endpoints_of_which_every_other_has_a_fault(may_hedge):
     endpoints = fleet(2_000, slots=4, workload=SHORT, shares=EVERYTHING, models="m", seed=3)
-    end = answer_all(endpoints, 50_000, may_hedge=may_hedge)
+    # Of 50,000 some meet a frozen endpoint five times.
+    end = answer_all(endpoints, 50_000, may_hedge=may_hedge, retry=Retry(attempts=8, timeout=60.0))
     assert end < 300.0
 
 

@@ -92,7 +92,7 @@ def test_limits_name_the_parameter_that_is_wrong(what):
         Limits(**{what: "fast"})
 
 
-@pytest.mark.parametrize("concurrency", [0, -1, 1.5, "8", None, True])
+@pytest.mark.parametrize("concurrency", [0, -1, 1.5, "8", True])
 def test_concurrency_is_a_whole_number_from_1(concurrency):
     with pytest.raises(ValueError, match=r"Limits\(concurrency=.*at least 1"):
         Limits(concurrency=concurrency)
@@ -133,7 +133,10 @@ def test_a_window_of_another_kind_is_refused():
 
 
 def test_limits_in_words():
-    assert Limits().describe() == "64 at once"
+    assert Limits(concurrency=64).describe() == "64 at once"
+    assert Limits().describe() == "as many at once as it takes"
+    assert Limits().at_most(8) == Limits(concurrency=8)
+    assert Limits(concurrency=3, tokens="5/s").at_most(8).concurrency == 3
     full = Limits(concurrency=8, requests="10/s", tokens="60000/min")
     assert full.describe() == "8 at once, 10/s requests, 60000/min tokens"
 

@@ -46,6 +46,7 @@ DEFAULT_MODEL = "default"
 
 _HEADROOM = 200
 """Bytes that a request takes besides its body."""
+_AT_ONCE = 10_000
 _BUNDLE_SECONDS = 60.0
 _SERVER = re.compile(r"https?://.+|env:\w+|file:.+|ports:\d+-\d+")
 _SHRINK = 8
@@ -73,7 +74,7 @@ class GlobusComputeEndpoint:
         name: Name in logs, graphs and outcomes; by default "globus-" and the id's first part.
         model: What is served: an id, ids, or a mapping of logical names to ids. By default
             whatever the node's server lists first, under the logical name "default".
-        limits: What may be asked of it.
+        limits: What may be asked of it. By default 10,000 requests at once.
         tags: Words by which tasks require or forbid it, such as `"on-site"`.
         price: What it costs; needed where a budget is in dollars or node-hours.
         ship: How the code gets there. `"package"`: this package is installed there, in the same
@@ -134,7 +135,7 @@ class GlobusComputeEndpoint:
         url: str | Sequence[str] = "http://127.0.0.1:8000/v1",
         name: str | None = None,
         model: Models | None = None,
-        limits: Limits = Limits(concurrency=10_000),
+        limits: Limits = Limits(),
         tags: Tags = (),
         price: Price | None = None,
         ship: Ship = "package",
@@ -194,7 +195,7 @@ class GlobusComputeEndpoint:
         self._models = as_mapping(model) if model is not None else {DEFAULT_MODEL: ""}
         if not self._models:
             raise ValueError(f"{self.name} serves no model; drop model= to take what is served.")
-        self.limits = limits
+        self.limits = limits.at_most(_AT_ONCE)
         self.tags = as_tags(tags, self.name)
         self.price = price
         self._settings = {
