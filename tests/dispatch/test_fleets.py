@@ -169,6 +169,14 @@ def test_when_nobody_is_left_the_job_ends_and_says_why(fault):
     assert all(fault.why in failure.message for failure in items.aborted)
 
 
+@pytest.mark.parametrize("may_hedge", [False, True])
+def test_what_only_fails_is_asked_as_often_as_the_retry_policy_says(may_hedge):
+    endpoints = small(faults=[BackendGone(after=1.0)])
+    items, _ = ask_all(endpoints, 200, retry=Retry(attempts=3), may_hedge=may_hedge)
+    assert items.outcomes == {"transient": 200}
+    assert sum(endpoint.asked for endpoint in endpoints) == items.attempts == 3 * 200
+
+
 EVERYTHING = {
     Dead(start=5.0): 0.03,
     Frozen(start=5.0): 0.02,
