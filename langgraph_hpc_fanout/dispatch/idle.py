@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from langgraph_hpc_fanout.dispatch.job import Job
     from langgraph_hpc_fanout.dispatch.lane import Lane
 
-_LOOKED_AT = 8
-"""Of many, the least busy of so many is nearly as good as the least busy of all: two would do
-(Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 1996)."""
+_FEW = 8
+"""So many lanes are all looked at."""
+_DRAWS = 4
+"""Lanes that are drawn in vain before all are looked at."""
 
 
 class IdleLanes:
@@ -46,29 +47,41 @@ class IdleLanes:
 
     def all(self) -> list[Lane]:
         """Those with room."""
-        return self._with_room(list(self._lanes))
+        room = []
+        for lane in list(self._lanes):
+            if lane.has_room:
+                room.append(lane)
+            else:
+                self.discard(lane)
+        return room
 
     def pick(self, job: Job, avoid: Iterable[Lane] = ()) -> Lane | None:
-        """One with room that the job may use: of few the least busy, of many one that is not."""
-        lanes = self._lanes
-        while len(lanes) > _LOOKED_AT:
-            draws = [self._rng.randrange(len(lanes)) for _ in range(_LOOKED_AT)]
-            sample = self._with_room([lanes[draw] for draw in draws])
-            if fit := _least_busy(sample, job, avoid):
-                return fit
-            if sample:
-                break  # there is room, but not for this job: rare enough to look at all
-        return _least_busy(self.all(), job, avoid)
+        """One with room that the job may use: of few the least busy, of many the less busy of two.
 
-    def _with_room(self, lanes: list[Lane]) -> list[Lane]:
-        room = [lane for lane in lanes if lane.has_room]
-        if len(room) < len(lanes):
-            for lane in lanes:
-                if not lane.has_room:
-                    self.discard(lane)
-        return room
+        Two draws are nearly as good as a look at all (Mitzenmacher, "The Power of Two Choices in
+        Randomized Load Balancing", 1996).
+        """
+        lanes, draw = self._lanes, self._rng.random
+        found, in_vain = None, 0
+        while len(lanes) > _FEW and in_vain < _DRAWS:
+            lane = lanes[int(draw() * len(lanes))]
+            if not lane.has_room:
+                self.discard(lane)
+            elif lane in avoid or not job.may_use(lane):
+                in_vain += 1  # there is room, but not for this job
+            elif found is not None:
+                return lane if lane.load < found.load else found
+            elif not lane.load:
+                return lane
+            else:
+                found = lane
+        return found or _least_busy(self.all(), job, avoid)
 
 
 def _least_busy(lanes: list[Lane], job: Job, avoid: Iterable[Lane]) -> Lane | None:
     fit = [lane for lane in lanes if job.may_use(lane) and lane not in avoid]
-    return min(fit, key=lambda lane: lane.load) if fit else None
+    return min(fit, key=_load_of) if fit else None
+
+
+def _load_of(lane: Lane) -> int:
+    return lane.load

@@ -60,6 +60,7 @@ class Lane:
         limits = endpoint.limits
         if limits.requests is not None or limits.tokens is not None:
             self._gate = Gate(limits, self._loop.time)
+        self._worker_name = f"lane {endpoint.name}"
         self._workers: set[asyncio.Task[None]] = set()
         self._working = 0  # unlike the tasks, it counts no worker that is about to end
         self._bundles: set[Bundle] = set()
@@ -94,10 +95,15 @@ class Lane:
     @property
     def has_room(self) -> bool:
         """Whether the lane would take one more request now."""
-        limit = self.limit
-        if self._working >= limit or self.in_flight >= limit or not self._pulls:
+        condition = self.condition  # spelled out, for it is asked a few times a request
+        if condition.state is not State.HOT:
             return False
-        bundles = self.endpoint.bundling.max_bundles
+        limit = 1 if condition.on_trial else self.window.limit
+        if self._working >= limit or self.in_flight >= limit:
+            return False
+        if self._paused_until and self._paused_until > self._loop.time():
+            return False
+        bundles = None if self._adapts else self.endpoint.bundling.max_bundles
         return bundles is None or self._working < bundles
 
     @property
@@ -109,13 +115,13 @@ class Lane:
     @property
     def load(self) -> int:
         """Requests in flight, and workers that are about to take one."""
-        return max(self._working, self.in_flight)
+        return max(self.in_flight, self._working)
 
     def wake(self) -> None:
         """Start a worker if there is room for one."""
         if self.has_room:
             self._working += 1
-            worker = self._loop.create_task(self._work(), name=f"lane {self.name}")
+            worker = self._loop.create_task(self._work(), name=self._worker_name)
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
 

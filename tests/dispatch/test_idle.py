@@ -43,7 +43,7 @@ def test_of_a_few_the_least_busy_is_picked():
 def test_of_many_one_with_little_to_do_is_picked():
     lanes = [Seat(number) for number in range(1_000)]
     picked = [idle_lanes(lanes, seed).pick(Everybody).load for seed in range(200)]
-    assert sum(picked) / len(picked) < 200, "the least of eight draws is about a ninth of all"
+    assert sum(picked) / len(picked) < 400, "the less busy of two is about a third of all"
 
 
 def test_the_only_one_with_room_is_found_among_many():
