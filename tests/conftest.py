@@ -25,8 +25,8 @@ def pool_over():
     """A factory of pools that are closed when the test ends."""
     pools = []
 
-    def make(endpoints):
-        pools.append(Pool(endpoints))
+    def make(endpoints, **options):
+        pools.append(Pool(endpoints, **options))
         return pools[-1]
 
     yield make

@@ -7,7 +7,15 @@ import time
 import pytest
 from graphs import PROMPT, build, molecules, right_answers
 
-from langgraph_hpc_fanout import FanOutError, Journal, Limits, OpenAIEndpoint, Prompt, Retry
+from langgraph_hpc_fanout import (
+    FanOutError,
+    Journal,
+    Limits,
+    OpenAIEndpoint,
+    Policy,
+    Prompt,
+    Retry,
+)
 from langgraph_hpc_fanout.testing.fleet import FakeEndpoint, Fault
 
 QUICK = Retry(base=0.01, cap=0.05)
@@ -203,7 +211,7 @@ def test_a_server_that_dies_and_comes_back(fake_fleet, pool_over):
 def test_a_server_that_dies_for_good_ends_the_run_and_keeps_the_answers(fake_fleet, pool_over):
     fleet = fake_fleet(latency=0.02)
     endpoint = OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=4))
-    graph = build(pool_over(endpoint), retry=QUICK)
+    graph = build(pool_over(endpoint, policy=Policy(absence=0.0)), retry=QUICK)
     import threading
 
     thread = threading.Thread(

@@ -43,12 +43,22 @@ class Condition:
     request at a time ends for better or worse.
     """
 
-    __slots__ = ("_chills", "_ejections", "_faults", "_misses", "failure", "on_trial", "state")
+    __slots__ = (
+        "_chills",
+        "_ejections",
+        "_faults",
+        "_misses",
+        "failure",
+        "has_answered",
+        "on_trial",
+        "state",
+    )
 
     def __init__(self) -> None:
         self.state = State.COLD
         self.failure: Failure | None = None
         self.on_trial = False
+        self.has_answered = False
         self._misses = 0
         self._chills = 0
         self._faults = 0
@@ -102,6 +112,7 @@ class Condition:
     def answered(self) -> None:
         """A request has its answer."""
         self._chills = self._faults = 0
+        self.has_answered = True
         if self.on_trial:
             self.on_trial, self._ejections = False, 0
 

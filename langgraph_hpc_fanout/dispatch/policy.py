@@ -19,6 +19,9 @@ class Policy:
             answers use. When a lane is idle and nothing waits, the oldest request that takes
             longer than 95 % of its kind is asked there, too; the first answer counts, and the
             other request is cancelled. 0 for never.
+        absence: Seconds for which a run waits when no endpoint is left that it could ask, but one
+            that has answered before may come back: after a restart, or with the next job of a batch
+            scheduler. 0 to end at once.
 
     Raises:
         ValueError: If a share is out of range.
@@ -27,10 +30,13 @@ class Policy:
     retries: float = 0.2
     ejected: float = 0.5
     hedging: float = 0.02
+    absence: float = 60.0
 
     def __post_init__(self) -> None:
         if not self.retries >= 0.0:
             raise ValueError(f"Policy(retries={self.retries!r}) must be a share, at least 0.")
+        if not self.absence >= 0.0:
+            raise ValueError(f"Policy(absence={self.absence!r}) must be seconds, at least 0.")
         for name in ("ejected", "hedging"):
             share = getattr(self, name)
             if not 0.0 <= share <= 1.0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,9 @@ from langgraph_hpc_fanout.dispatch.retry import ACTIONS, Action, RetryBudget
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Endpoint
 from langgraph_hpc_fanout.records import Failure, FailureKind, Reply
 
+logger = logging.getLogger("langgraph_hpc_fanout")
+
+_MOST_REASONS = 4
 _LATE_SECONDS = 0.25
 """Least seconds between two looks for requests that are late."""
 
@@ -316,8 +320,32 @@ class Scheduler:
     def _check(self, job: Job) -> None:
         if denied := self._denied():
             self._abort(job, denied)
-        elif not any(_may_serve(lane, job) for lane in self.lanes):
+        elif any(_may_serve(lane, job) for lane in self.lanes):
+            job.lost_at = None
+        elif not self._is_worth_waiting(job):
             self._abort(job, self._why_nobody(job))
+
+    def _is_worth_waiting(self, job: Job) -> bool:
+        """Whether a lane that has answered before may come back in time; they are probed."""
+        now, patience = self.loop.time(), self._policy.absence
+        if not any(
+            lane.state is State.DEAD and lane.condition.has_answered and job.may_use(lane)
+            for lane in self.lanes
+        ):
+            return False
+        if job.lost_at is None and patience:
+            job.lost_at = now
+            self.loop.call_later(patience, self._check_again, job)
+            logger.warning(
+                "%s Waiting up to %g s for one to come back.",
+                explain(self._why_nobody(job), job.model),
+                patience,
+            )
+        return job.lost_at is not None and now < job.lost_at + patience
+
+    def _check_again(self, job: Job) -> None:
+        if job.open:
+            self._check(job)
 
     def _denied(self) -> list[Failure]:
         failures = [lane.failure for lane in self.lanes]
@@ -570,10 +598,17 @@ class Scheduler:
             self._offer_again(job, job.unpark(now))
 
 
+def in_short(failures: Sequence[Failure]) -> str:
+    """A few of many reasons, as the end of a sentence."""
+    reasons = "; ".join(failure.message.rstrip(".") for failure in failures[:_MOST_REASONS])
+    if (more := len(failures) - _MOST_REASONS) > 0:
+        return f"{reasons}; and {more} more."
+    return reasons if reasons.endswith("?") else f"{reasons}."
+
+
 def explain(failures: Sequence[Failure], model: str | None) -> str:
     """One message from one reason an endpoint."""
-    reasons = "; ".join(failure.message.rstrip(".") for failure in failures)
-    reasons += "" if reasons.endswith("?") else "."
+    reasons = in_short(failures)
     if any(failure.kind in ("auth", "cancelled", "budget") for failure in failures):
         return reasons
     if model == FUNCTIONS:

@@ -11,7 +11,7 @@ from typing import Any
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.retry import Retry
-from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError, Scheduler
+from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError, Scheduler, in_short
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 from langgraph_hpc_fanout.remote.bundle import (
     Bundle,
@@ -22,7 +22,7 @@ from langgraph_hpc_fanout.remote.bundle import (
     unasked,
 )
 from langgraph_hpc_fanout.remote.compact import compact
-from langgraph_hpc_fanout.remote.node import in_short, node_of
+from langgraph_hpc_fanout.remote.node import node_of
 
 _GRACE = 1.0
 """Seconds after the deadline in which what is in flight is let go of."""

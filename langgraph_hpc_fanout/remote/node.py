@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
-from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError, Scheduler
+from langgraph_hpc_fanout.dispatch.policy import Policy
+from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError, Scheduler, in_short
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
 from langgraph_hpc_fanout.records import Failure
@@ -23,7 +24,6 @@ _OTHER_FILES = 256
 _LOOK_AGAIN = 1.0
 """Seconds between looks for servers that are not there, at first less."""
 _PROBE_SECONDS = 5.0
-_MOST_REASONS = 3
 
 
 class KeyFrom:
@@ -95,7 +95,9 @@ class Servers:
 
     def __init__(self, settings: Settings, urls: Sequence[str]) -> None:
         self.urls = tuple(urls)
-        self.scheduler = Scheduler([settings.endpoint(url) for url in urls])
+        # Whoever sent the functions decides how long to wait for servers that are away.
+        policy = Policy(absence=0.0)
+        self.scheduler = Scheduler([settings.endpoint(url) for url in urls], policy=policy)
         self._users = 0
         self._retired = False
         dispatch_loop().at_exit(self.scheduler.close)
@@ -302,14 +304,6 @@ os.register_at_fork(after_in_child=_after_fork)
 def _keep(task: asyncio.Task[None]) -> None:
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
-
-
-def in_short(failures: Sequence[Failure]) -> str:
-    """A few of many reasons, as the end of a sentence."""
-    reasons = "; ".join(failure.message.rstrip(".") for failure in failures[:_MOST_REASONS])
-    if (more := len(failures) - _MOST_REASONS) > 0:
-        return f"{reasons}; and {more} more."
-    return reasons if reasons.endswith("?") else f"{reasons}."
 
 
 def _allow_connections() -> None:

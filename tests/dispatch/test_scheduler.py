@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import deque
 
 import pytest
 import uvloop
 from scripted import Dispatch, Items, Scripted, ask, fail, in_virtual_time, now
 
+from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.dispatch.scheduler import explain
 from langgraph_hpc_fanout.records import Failure
@@ -439,7 +441,8 @@ async def test_a_fleet_that_dies_in_the_middle_aborts_promptly():
         Scripted(name, script=script, probe=lambda number: now() < 10, concurrency=20)
         for name in "abc"
     ]
-    items = await ask(10_000, *fleet)
+    async with Dispatch(*fleet, policy=Policy(absence=0.0)) as dispatch:
+        items = await dispatch.ask(10_000)
     assert [failure.message for failure in items.aborted] == [
         "a is away.",
         "b is away.",
@@ -447,6 +450,53 @@ async def test_a_fleet_that_dies_in_the_middle_aborts_promptly():
     ]
     assert 11.0 < now() < 14.0
     assert items.kinds == {None: 600}
+
+
+def fleet_away(start, end):
+    """Three endpoints that are all away for a time, such as between two jobs of a scheduler."""
+    return [
+        Scripted(
+            name,
+            script=lambda call: "cold" if start <= call.at < end else None,
+            probe=lambda number: not start <= now() < end,
+            concurrency=20,
+        )
+        for name in "abc"
+    ]
+
+
+@in_virtual_time
+async def test_a_fleet_that_comes_back_in_time_is_waited_for():
+    items = await ask(3_000, *fleet_away(10.0, 55.0))
+    assert items.kinds == {None: 3_000}
+    assert 55.0 < now() < 120.0
+
+
+@in_virtual_time
+async def test_a_fleet_that_does_not_come_back_is_waited_for_so_long():
+    items = await ask(3_000, *fleet_away(10.0, math.inf))
+    assert len(items.aborted) == 3
+    assert now() == pytest.approx(10.0 + 60.0, abs=5.0)
+
+
+@in_virtual_time
+async def test_a_walltime_end_of_all_at_once_can_be_waited_for_as_long_as_it_takes():
+    """The next job begins twelve minutes later, while patience with each item is longer."""
+    async with Dispatch(*fleet_away(10.0, 730.0), policy=Policy(absence=3_600.0)) as dispatch:
+        items = await dispatch.ask(3_000, retry=Retry(patience=3_600.0))
+    assert items.kinds == {None: 3_000}
+    assert 730.0 < now() < 800.0
+
+
+@in_virtual_time
+async def test_a_job_that_is_removed_is_not_waited_for():
+    async with Dispatch(*fleet_away(10.0, math.inf)) as dispatch:
+        items = Items(3_000)
+        job = dispatch.add(items)
+        await asyncio.sleep(30.0)
+        dispatch.scheduler.remove(job)
+        await asyncio.sleep(100.0)
+    assert items.aborted is None
 
 
 @in_virtual_time
