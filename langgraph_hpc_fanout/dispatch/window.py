@@ -1,0 +1,343 @@
+"""How many requests one endpoint is given at once, found by trying.
+
+The window that is sought is the one with the most of `rate / window ** 0.25`, where the rate is
+what the server gets done in a second: a larger window is worth its queue only while the rate
+rises by at least a quarter as fast as the window. (Kleinrock's "power" of a network, throughput
+over delay, with a small exponent; "Power and deterministic rules of thumb for probabilistic
+problems in computer communications", ICC 1979.) It is found by trials, judged one after another:
+
+- Slow start (Jacobson, "Congestion avoidance and control", SIGCOMM 1988): double while that pays.
+  When the first doubling does not, the window may be too large already: halve while that pays.
+- Then hold, and try a quarter more and a quarter less now and then, more rarely each time that
+  neither pays. What pays is tried again at once, in larger steps.
+- Refusals (429, 503, timeouts) take a fifth, and the window at which they came is a ceiling for
+  a while, which trials approach by halves: a sawtooth would cost a tenth of the throughput.
+- A pace that differs from its long average by half says that the server has changed: a trial is
+  due at once. This is the signal of Netflix's Gradient2 (concurrency-limits), but it asks a
+  question and does not cut: a server that became slower for good is given as much as before.
+- No growth while each request takes several times as long as at the server's best, because two
+  clients of one server gain from each other's loss, and would race for ever longer queues.
+
+Rates follow from paces by Little's law: requests in flight, over the seconds that a token takes.
+Answers of one length vary little in it, whatever the lengths are, and nothing depends on when
+answers arrive.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+FIRST = 16
+"""Requests at once, to begin with, when nothing was said."""
+MOST = 4_096
+"""Requests at once that are never exceeded."""
+
+_WORTH = 0.25
+"""Least relative rise of the rate for a small relative rise of the window."""
+_FASTEST, _STEP = 2.0, 1.25
+"""Factors between windows that are compared: in slow start, and afterwards."""
+_CUT = 0.8
+_FEWEST, _ENOUGH = 24, 96
+"""Answers that tell a window from one twice as large, and the most that a comparison takes, if
+the window is not larger: service times vary by about as much as their mean."""
+_USED = 0.9
+"""Share of a window that must be in use for a comparison to mean anything."""
+_LN_2 = math.log(2)
+_SHOCK = 1.5
+_LONG = 0.1
+"""Weight of the newest round in the long average of paces: some ten rounds."""
+_SLOW = 4.0
+"""Pace, over the best known, beyond which a window does not grow."""
+_FORGET = 1 / 64
+"""Share by which the best known pace comes closer to today's with every round."""
+_LEAST_PATIENCE, _MOST_PATIENCE = 1, 8
+"""Rounds between trials."""
+_CEILING_ROUNDS = 16
+"""Rounds for which a window that was refused is not tried again."""
+_CEILING_NEAR = 1.02
+_QUEUE = 8
+"""Of so many requests in flight, one may wait at the server, so that it never idles."""
+_GAUGE_AGE = 60.0
+"""Seconds for which a reading of the server's gauge says something."""
+_TRIP = 1.0
+"""Seconds of a round trip while no answer has told."""
+_TRIP_SHARE = 1 / 16
+
+
+@dataclass(slots=True)
+class _Round:
+    """What the answers of a round add up to.
+
+    Attributes:
+        skip: Answers that still belong to the window before; they are not counted.
+        left: Answers until the round is over.
+        answers: Those counted.
+        seconds: Their latencies, added up.
+        tokens: Their tokens.
+        in_flight: The requests in flight as each came, added up.
+    """
+
+    skip: int
+    left: int
+    answers: int = 0
+    seconds: float = 0.0
+    tokens: float = 0.0
+    in_flight: int = 0
+
+    @property
+    def pace(self) -> float:
+        """Seconds a token."""
+        return max(self.seconds, 1e-9) / self.tokens
+
+    @property
+    def used(self) -> float:
+        """Mean of the requests in flight."""
+        return self.in_flight / self.answers
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second, by Little's law."""
+        return self.used / self.pace
+
+
+class Window:
+    """The requests that may be in flight at one endpoint. Pure: the caller says what time it is.
+
+    Args:
+        most: Requests that the user says it can take: the window starts there, comes down when
+            it must, and never exceeds it. None: it starts at 16 and finds its own size.
+
+    Attributes:
+        limit: Requests that may be in flight now, at least 1.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_best",
+        "_ceiling",
+        "_ceiling_left",
+        "_cut_at",
+        "_direction",
+        "_factor",
+        "_gauge_at",
+        "_held",
+        "_home",
+        "_most",
+        "_next",
+        "_pace",
+        "_patience",
+        "_rate",
+        "_round",
+        "_seeking",
+        "_starting",
+        "_trip",
+        "_typical",
+        "_waiting",
+        "limit",
+    )
+
+    def __init__(self, most: int | None) -> None:
+        self._most = MOST if most is None else most
+        self._seeking = most is None  # whether smaller windows are tried unasked
+        self.limit = FIRST if most is None else most
+        self._home = self.limit  # the best window known; `limit` differs from it during trials
+        self._starting = self._seeking
+        self._rate: float | None = None  # at home
+        self._direction = 0  # of the trial under way: 1 up, -1 down, 0 none
+        self._next = 1
+        self._factor = _FASTEST if most is None else _STEP
+        self._patience = _LEAST_PATIENCE
+        self._held = 0
+        self._pace: float | None = None  # long average
+        self._best = math.inf
+        self._ceiling = math.inf
+        self._ceiling_left = 0
+        self._cut_at = -math.inf
+        self._trip = _TRIP
+        self._typical = 1.0
+        self._backlog = 0  # readings in a row that saw a long queue
+        self._gauge_at = -math.inf
+        self._waiting = 0
+        self._round = _Round(self.limit, self._answers_needed())
+
+    def __repr__(self) -> str:
+        return f"Window({self.limit}, home {self._home}, at most {self._most})"
+
+    # -- what is told ---------------------------------------------------------------------------
+
+    def succeeded(self, now: float, seconds: float, tokens: int, in_flight: int) -> None:
+        """An answer has come.
+
+        Args:
+            now: The time.
+            seconds: From sending to its end.
+            tokens: Tokens that were written; 0 when that is unknown.
+            in_flight: Requests in flight just before, this one included.
+        """
+        self._trip += (seconds - self._trip) * _TRIP_SHARE
+        round_ = self._round
+        if round_.skip:
+            round_.skip -= 1
+            return
+        if tokens:
+            self._typical += (tokens - self._typical) * _LONG
+        round_.answers += 1
+        round_.seconds += seconds
+        round_.tokens += tokens or self._typical
+        round_.in_flight += in_flight
+        round_.left -= 1
+        if not round_.left:
+            self._judge(now)
+
+    def overloaded(self, now: float, seconds: float = 0.0) -> None:
+        """A request was refused for want of room, or timed out.
+
+        Counts at most once a round trip, and only if the request was sent since the last cut.
+
+        Args:
+            now: The time.
+            seconds: Since it was sent.
+        """
+        if now < self._cut_at + self._trip or now - seconds < self._cut_at:
+            return
+        self._cut_at = now
+        self._ceiling, self._ceiling_left = self.limit, _CEILING_ROUNDS
+        cut = int(self.limit * _CUT)
+        if self._direction > 0:
+            self._reject()
+            cut = max(cut, self._home)  # which was not refused
+        self._settle(max(1, cut))
+
+    def queued(self, now: float, waiting: int) -> None:
+        """The server's own gauge was read.
+
+        Args:
+            now: The time.
+            waiting: Requests that wait there, of all its clients.
+        """
+        self._gauge_at, self._waiting = now, waiting
+        excess = waiting - self.limit // _QUEUE
+        if excess <= 0:
+            self._backlog = 0
+            return
+        self._backlog += 1
+        if self._backlog > 1 and not self._round.skip:
+            self._backlog = 0
+            if self._direction > 0:
+                self._reject()
+            self._settle(max(1, (self.limit + 1) // 2, self.limit - excess))
+
+    # -- judging --------------------------------------------------------------------------------
+
+    def _judge(self, now: float) -> None:
+        """A round is over."""
+        done = self._round
+        if done.used < min(_USED * self.limit, self.limit - 0.5):
+            self._go(self._home, 0)
+            return
+        if self._ceiling_left:
+            self._ceiling_left -= 1
+            if not self._ceiling_left:
+                self._ceiling = math.inf
+        self._best = min(done.pace, self._best + (done.pace - self._best) * _FORGET)
+        if self._direction:
+            self._compare(done, now)
+        else:
+            self._hold(done, now)
+
+    def _hold(self, done: _Round, now: float) -> None:
+        """The window is at home: learn its rate, and see whether a trial is due."""
+        self._rate = done.rate if self._rate is None else (self._rate + done.rate) / 2
+        shock = self._feel(done.pace)
+        self._held += 1
+        if shock:
+            self._rate = done.rate
+            self._patience = _LEAST_PATIENCE
+            self._next = -shock
+        elif self._held < self._patience:
+            self._again()
+            return
+        self._try(self._next, now, asked=bool(shock))
+
+    def _feel(self, pace: float) -> int:
+        """Fold a pace into the long average; says whether it is a shock: 1 slower, -1 faster."""
+        if self._pace is None:
+            self._pace = pace
+        shock = (pace > self._pace * _SHOCK) - (pace * _SHOCK < self._pace)
+        if shock:
+            self._pace = pace
+        self._pace += (pace - self._pace) * _LONG
+        return shock
+
+    def _compare(self, done: _Round, now: float) -> None:
+        """A trial is over: stay there, or go home."""
+        direction = self._direction
+        assert self._rate is not None
+        worth = (self.limit / self._home) ** _WORTH
+        if done.rate >= self._rate * worth and not (direction > 0 and self._is_backed_up(now)):
+            self._home, self._rate, self._pace = self.limit, done.rate, done.pace
+            self._factor = min(_FASTEST, self._factor * _STEP)
+            self._patience = _LEAST_PATIENCE
+            self._try(direction, now, asked=True)
+            return
+        self._reject()
+        if self._starting and direction > 0:
+            self._starting, self._factor = False, _FASTEST
+            self._try(-1, now, asked=True)
+        else:
+            self._go(self._home, 0)
+
+    def _reject(self) -> None:
+        self._next = -self._direction
+        self._factor = _STEP
+        self._patience = min(_MOST_PATIENCE, 2 * self._patience)
+
+    def _try(self, direction: int, now: float, *, asked: bool) -> None:
+        """Begin a trial in a direction, if it makes sense there."""
+        self._held = 0
+        target = self._above(now) if direction > 0 else self._below(now, asked=asked)
+        self._next = direction if target != self._home else -direction
+        self._go(target, direction if target != self._home else 0)
+
+    def _above(self, now: float) -> int:
+        """A larger window to try, or home."""
+        home, ceiling = self._home, self._ceiling
+        crowded = self._pace is not None and self._pace > _SLOW * self._best
+        if crowded or self._is_backed_up(now) or ceiling <= max(home + 1, home * _CEILING_NEAR):
+            return home
+        target = max(home + 1, int(home * self._factor))
+        if ceiling < math.inf:
+            target = min(target, max(home + 1, int(home + ceiling) // 2))
+        return min(self._most, target)
+
+    def _below(self, now: float, *, asked: bool) -> int:
+        """A smaller window to try, or home: also where nobody asked and the gauge sees no queue."""
+        if not asked and (not self._seeking or now - self._gauge_at < _GAUGE_AGE):
+            return self._home
+        return max(1, min(self._home - 1, int(self._home / self._factor)))
+
+    def _is_backed_up(self, now: float) -> bool:
+        return self._waiting > 0 and now - self._gauge_at < _GAUGE_AGE
+
+    # -- moving ---------------------------------------------------------------------------------
+
+    def _settle(self, limit: int) -> None:
+        """Make another window home; nothing is known of it."""
+        self._home, self._rate, self._factor, self._held = limit, None, _STEP, 0
+        self._starting = False
+        self._go(limit, 0)
+
+    def _again(self) -> None:
+        self._round = _Round(0, self._answers_needed())
+
+    def _go(self, limit: int, direction: int) -> None:
+        """Change the window; what is in flight belongs to the one before."""
+        skip = max(self.limit, limit) if limit != self.limit else 0
+        self.limit, self._direction = limit, direction
+        self._round = _Round(skip, self._answers_needed())
+
+    def _answers_needed(self) -> int:
+        """Answers that make up a round: the closer the windows to compare, the more."""
+        ratio = self.limit / self._home if self._direction else self._factor
+        return max(self.limit, min(_ENOUGH, int(_FEWEST * (_LN_2 / math.log(ratio)) ** 2)))
