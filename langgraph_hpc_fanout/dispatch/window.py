@@ -33,12 +33,12 @@ FIRST = 16
 MOST = 4_096
 """Requests at once that are never exceeded."""
 
-_WORTH = 0.25
+_WORTH = 0.3
 """Least relative rise of the rate for a small relative rise of the window."""
 _FASTEST, _STEP = 2.0, 1.25
 """Factors between windows that are compared: in slow start, and afterwards."""
 _CUT = 0.8
-_FEWEST, _ENOUGH = 24, 96
+_FEWEST, _ENOUGH = 32, 192
 """Answers that tell a window from one twice as large, and the most that a comparison takes, if
 the window is not larger: service times vary by about as much as their mean."""
 _USED = 0.9
@@ -53,8 +53,9 @@ _FORGET = 1 / 64
 """Share by which the best known pace comes closer to today's with every round."""
 _LEAST_PATIENCE, _MOST_PATIENCE = 1, 8
 """Rounds between trials."""
-_CEILING_ROUNDS = 16
-"""Rounds for which a window that was refused is not tried again."""
+_CEILING_TRIPS, _TOLD_TRIPS = 16, 64
+"""Round trips for which a window that was refused is not tried again, and for which refusals are
+believed to tell where the window ends, so that few answers do for a comparison."""
 _CEILING_NEAR = 1.02
 _QUEUE = 8
 """Of so many requests in flight, one may wait at the server, so that it never idles."""
@@ -116,7 +117,6 @@ class Window:
         "_backlog",
         "_best",
         "_ceiling",
-        "_ceiling_left",
         "_cut_at",
         "_direction",
         "_factor",
@@ -152,14 +152,13 @@ class Window:
         self._pace: float | None = None  # long average
         self._best = math.inf
         self._ceiling = math.inf
-        self._ceiling_left = 0
         self._cut_at = -math.inf
         self._trip = _TRIP
         self._typical = 1.0
         self._backlog = 0  # readings in a row that saw a long queue
         self._gauge_at = -math.inf
         self._waiting = 0
-        self._round = _Round(self.limit, self._answers_needed())
+        self._round = _Round(self.limit, self._answers_needed(0.0))
 
     def __repr__(self) -> str:
         return f"Window({self.limit}, home {self._home}, at most {self._most})"
@@ -202,12 +201,8 @@ class Window:
         if now < self._cut_at + self._trip or now - seconds < self._cut_at:
             return
         self._cut_at = now
-        self._ceiling, self._ceiling_left = self.limit, _CEILING_ROUNDS
-        cut = int(self.limit * _CUT)
-        if self._direction > 0:
-            self._reject()
-            cut = max(cut, self._home)  # which was not refused
-        self._settle(max(1, cut))
+        self._ceiling = self.limit
+        self._retreat(int(self.limit * _CUT), now)
 
     def queued(self, now: float, waiting: int) -> None:
         """The server's own gauge was read.
@@ -217,16 +212,14 @@ class Window:
             waiting: Requests that wait there, of all its clients.
         """
         self._gauge_at, self._waiting = now, waiting
-        excess = waiting - self.limit // _QUEUE
+        excess = waiting - min(_QUEUE, self.limit // _QUEUE)
         if excess <= 0:
             self._backlog = 0
             return
         self._backlog += 1
         if self._backlog > 1 and not self._round.skip:
             self._backlog = 0
-            if self._direction > 0:
-                self._reject()
-            self._settle(max(1, (self.limit + 1) // 2, self.limit - excess))
+            self._retreat(max(int(self.limit * _CUT), self.limit - excess), now)
 
     # -- judging --------------------------------------------------------------------------------
 
@@ -234,12 +227,8 @@ class Window:
         """A round is over."""
         done = self._round
         if done.used < min(_USED * self.limit, self.limit - 0.5):
-            self._go(self._home, 0)
+            self._go(self._home, 0, now)
             return
-        if self._ceiling_left:
-            self._ceiling_left -= 1
-            if not self._ceiling_left:
-                self._ceiling = math.inf
         self._best = min(done.pace, self._best + (done.pace - self._best) * _FORGET)
         if self._direction:
             self._compare(done, now)
@@ -255,8 +244,8 @@ class Window:
             self._rate = done.rate
             self._patience = _LEAST_PATIENCE
             self._next = -shock
-        elif self._held < self._patience:
-            self._again()
+        elif self._held < self._patience and not self._is_told(now, _TOLD_TRIPS):
+            self._go(self._home, 0, now)
             return
         self._try(self._next, now, asked=bool(shock))
 
@@ -286,7 +275,7 @@ class Window:
             self._starting, self._factor = False, _FASTEST
             self._try(-1, now, asked=True)
         else:
-            self._go(self._home, 0)
+            self._go(self._home, 0, now)
 
     def _reject(self) -> None:
         self._next = -self._direction
@@ -298,11 +287,12 @@ class Window:
         self._held = 0
         target = self._above(now) if direction > 0 else self._below(now, asked=asked)
         self._next = direction if target != self._home else -direction
-        self._go(target, direction if target != self._home else 0)
+        self._go(target, direction if target != self._home else 0, now)
 
     def _above(self, now: float) -> int:
         """A larger window to try, or home."""
-        home, ceiling = self._home, self._ceiling
+        home = self._home
+        ceiling = self._ceiling if self._is_told(now, _CEILING_TRIPS) else math.inf
         crowded = self._pace is not None and self._pace > _SLOW * self._best
         if crowded or self._is_backed_up(now) or ceiling <= max(home + 1, home * _CEILING_NEAR):
             return home
@@ -313,31 +303,42 @@ class Window:
 
     def _below(self, now: float, *, asked: bool) -> int:
         """A smaller window to try, or home: also where nobody asked and the gauge sees no queue."""
-        if not asked and (not self._seeking or now - self._gauge_at < _GAUGE_AGE):
+        if not asked and (not self._seeking or self._is_watched(now)):
             return self._home
         return max(1, min(self._home - 1, int(self._home / self._factor)))
 
     def _is_backed_up(self, now: float) -> bool:
+        """Whether the gauge saw a queue, so that a larger window would do nothing but wait."""
         return self._waiting > 0 and now - self._gauge_at < _GAUGE_AGE
+
+    def _is_watched(self, now: float) -> bool:
+        """Whether a gauge or refusals tell when the window is too large."""
+        return now - self._gauge_at < _GAUGE_AGE or self._is_told(now, _TOLD_TRIPS)
+
+    def _is_told(self, now: float, trips: int) -> bool:
+        """Whether there was a refusal within so many round trips."""
+        return now < self._cut_at + trips * self._trip
 
     # -- moving ---------------------------------------------------------------------------------
 
-    def _settle(self, limit: int) -> None:
-        """Make another window home; nothing is known of it."""
-        self._home, self._rate, self._factor, self._held = limit, None, _STEP, 0
-        self._starting = False
-        self._go(limit, 0)
+    def _retreat(self, limit: int, now: float) -> None:
+        """The window is too large: give up a trial, or make a smaller window home."""
+        if self._direction > 0:
+            self._reject()
+        else:
+            self._home, self._rate, self._factor = max(1, limit), None, _STEP
+        self._starting, self._held = False, 0
+        self._go(self._home, 0, now)
 
-    def _again(self) -> None:
-        self._round = _Round(0, self._answers_needed())
-
-    def _go(self, limit: int, direction: int) -> None:
+    def _go(self, limit: int, direction: int, now: float) -> None:
         """Change the window; what is in flight belongs to the one before."""
         skip = max(self.limit, limit) if limit != self.limit else 0
         self.limit, self._direction = limit, direction
-        self._round = _Round(skip, self._answers_needed())
+        self._round = _Round(skip, self._answers_needed(now))
 
-    def _answers_needed(self) -> int:
+    def _answers_needed(self, now: float) -> int:
         """Answers that make up a round: the closer the windows to compare, the more."""
+        if self._is_told(now, _TOLD_TRIPS):
+            return self.limit
         ratio = self.limit / self._home if self._direction else self._factor
         return max(self.limit, min(_ENOUGH, int(_FEWEST * (_LN_2 / math.log(ratio)) ** 2)))
