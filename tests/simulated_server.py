@@ -93,7 +93,7 @@ class Server:
         for client in self.clients:
             client.limits.append((self.now, client.window.limit))
             if self.gauge and self.now % _GAUGE_EVERY < _AGAIN and self.now >= client.starts:
-                client.window.queued(self.now, len(self._queue))
+                client.window.queued(self.now, len(self._queue), len(self._running))
 
     def _finish(self):
         _, _, client, sent, tokens = heapq.heappop(self._running)

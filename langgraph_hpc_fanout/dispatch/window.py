@@ -38,6 +38,8 @@ _WORTH = 0.3
 _FASTEST, _STEP = 2.0, 1.25
 """Factors between windows that are compared: in slow start, and afterwards."""
 _CUT = 0.8
+_YIELD = 0.9
+"""Share that is left after a larger window was refused, so that a newcomer gets in."""
 _FEWEST, _ENOUGH = 32, 192
 """Answers that tell a window from one twice as large, and the most that a comparison takes, if
 the window is not larger: service times vary by about as much as their mean."""
@@ -47,12 +49,14 @@ _LN_2 = math.log(2)
 _SHOCK = 1.5
 _LONG = 0.1
 """Weight of the newest round in the long average of paces: some ten rounds."""
-_SLOW = 4.0
+_SLOW = 3.0
 """Pace, over the best known, beyond which a window does not grow."""
 _FORGET = 1 / 64
 """Share by which the best known pace comes closer to today's with every round."""
-_LEAST_PATIENCE, _MOST_PATIENCE = 1, 8
+_LEAST_PATIENCE, _MOST_PATIENCE = 1, 4
 """Rounds between trials."""
+_TURNS = 3
+"""Of so many trials, one is of a smaller window: that costs throughput, a larger one does not."""
 _CEILING_TRIPS, _TOLD_TRIPS = 16, 64
 """Round trips for which a window that was refused is not tried again, and for which refusals are
 believed to tell where the window ends, so that few answers do for a comparison."""
@@ -124,7 +128,6 @@ class Window:
         "_held",
         "_home",
         "_most",
-        "_next",
         "_pace",
         "_patience",
         "_rate",
@@ -132,6 +135,7 @@ class Window:
         "_seeking",
         "_starting",
         "_trip",
+        "_turns",
         "_typical",
         "_waiting",
         "limit",
@@ -143,13 +147,13 @@ class Window:
         self.limit = FIRST if most is None else most
         self._home = self.limit  # the best window known; `limit` differs from it during trials
         self._starting = self._seeking
-        self._rate: float | None = None  # at home
+        self._rate = 0.0  # at home; 0 while unknown
         self._direction = 0  # of the trial under way: 1 up, -1 down, 0 none
-        self._next = 1
+        self._turns = 0
         self._factor = _FASTEST if most is None else _STEP
         self._patience = _LEAST_PATIENCE
         self._held = 0
-        self._pace: float | None = None  # long average
+        self._pace = 0.0  # long average; 0 while unknown
         self._best = math.inf
         self._ceiling = math.inf
         self._cut_at = -math.inf
@@ -200,26 +204,31 @@ class Window:
         """
         if now < self._cut_at + self._trip or now - seconds < self._cut_at:
             return
+        if self._direction > 0 and not self._is_told(now, _CEILING_TRIPS):
+            self._home, self._rate = max(1, int(self._home * _YIELD)), 0.0
         self._cut_at = now
         self._ceiling = self.limit
         self._retreat(int(self.limit * _CUT), now)
 
-    def queued(self, now: float, waiting: int) -> None:
-        """The server's own gauge was read.
+    def queued(self, now: float, waiting: int, running: int = 0) -> None:
+        """The server's own gauges were read.
 
         Args:
             now: The time.
             waiting: Requests that wait there, of all its clients.
+            running: Requests that it works on, of all its clients; 0 if it has no other.
         """
         self._gauge_at, self._waiting = now, waiting
-        excess = waiting - min(_QUEUE, self.limit // _QUEUE)
+        total = max(self.limit, waiting + running)
+        excess = waiting - min(_QUEUE, total // _QUEUE)
         if excess <= 0:
             self._backlog = 0
             return
         self._backlog += 1
         if self._backlog > 1 and not self._round.skip:
             self._backlog = 0
-            self._retreat(max(int(self.limit * _CUT), self.limit - excess), now)
+            ours = math.ceil(excess * self.limit / total)
+            self._retreat(max(int(self.limit * _CUT), self.limit - ours), now)
 
     # -- judging --------------------------------------------------------------------------------
 
@@ -237,22 +246,25 @@ class Window:
 
     def _hold(self, done: _Round, now: float) -> None:
         """The window is at home: learn its rate, and see whether a trial is due."""
-        self._rate = done.rate if self._rate is None else (self._rate + done.rate) / 2
+        self._rate = (self._rate + done.rate) / 2 if self._rate else done.rate
         shock = self._feel(done.pace)
         self._held += 1
+        if self._waiting > 0 and not self._backlog and self._is_gauged(now):
+            self._home = min(self._most, self._home + 1)  # all clients alike: shares even out
+            self._go(self._home, 0, now)
+            return
         if shock:
             self._rate = done.rate
             self._patience = _LEAST_PATIENCE
-            self._next = -shock
         elif self._held < self._patience and not self._is_told(now, _TOLD_TRIPS):
             self._go(self._home, 0, now)
             return
-        self._try(self._next, now, asked=bool(shock))
+        self._turns = (self._turns + 1) % _TURNS
+        self._try(-shock or (1 if self._turns else -1), now, asked=bool(shock))
 
     def _feel(self, pace: float) -> int:
         """Fold a pace into the long average; says whether it is a shock: 1 slower, -1 faster."""
-        if self._pace is None:
-            self._pace = pace
+        self._pace = self._pace or pace
         shock = (pace > self._pace * _SHOCK) - (pace * _SHOCK < self._pace)
         if shock:
             self._pace = pace
@@ -262,7 +274,6 @@ class Window:
     def _compare(self, done: _Round, now: float) -> None:
         """A trial is over: stay there, or go home."""
         direction = self._direction
-        assert self._rate is not None
         worth = (self.limit / self._home) ** _WORTH
         if done.rate >= self._rate * worth and not (direction > 0 and self._is_backed_up(now)):
             self._home, self._rate, self._pace = self.limit, done.rate, done.pace
@@ -278,7 +289,6 @@ class Window:
             self._go(self._home, 0, now)
 
     def _reject(self) -> None:
-        self._next = -self._direction
         self._factor = _STEP
         self._patience = min(_MOST_PATIENCE, 2 * self._patience)
 
@@ -286,14 +296,13 @@ class Window:
         """Begin a trial in a direction, if it makes sense there."""
         self._held = 0
         target = self._above(now) if direction > 0 else self._below(now, asked=asked)
-        self._next = direction if target != self._home else -direction
         self._go(target, direction if target != self._home else 0, now)
 
     def _above(self, now: float) -> int:
         """A larger window to try, or home."""
         home = self._home
         ceiling = self._ceiling if self._is_told(now, _CEILING_TRIPS) else math.inf
-        crowded = self._pace is not None and self._pace > _SLOW * self._best
+        crowded = not self._starting and self._pace > _SLOW * self._best
         if crowded or self._is_backed_up(now) or ceiling <= max(home + 1, home * _CEILING_NEAR):
             return home
         target = max(home + 1, int(home * self._factor))
@@ -309,11 +318,14 @@ class Window:
 
     def _is_backed_up(self, now: float) -> bool:
         """Whether the gauge saw a queue, so that a larger window would do nothing but wait."""
-        return self._waiting > 0 and now - self._gauge_at < _GAUGE_AGE
+        return self._waiting > 0 and self._is_gauged(now)
+
+    def _is_gauged(self, now: float) -> bool:
+        return now - self._gauge_at < _GAUGE_AGE
 
     def _is_watched(self, now: float) -> bool:
         """Whether a gauge or refusals tell when the window is too large."""
-        return now - self._gauge_at < _GAUGE_AGE or self._is_told(now, _TOLD_TRIPS)
+        return self._is_gauged(now) or self._is_told(now, _TOLD_TRIPS)
 
     def _is_told(self, now: float, trips: int) -> bool:
         """Whether there was a refusal within so many round trips."""
@@ -326,7 +338,7 @@ class Window:
         if self._direction > 0:
             self._reject()
         else:
-            self._home, self._rate, self._factor = max(1, limit), None, _STEP
+            self._home, self._rate, self._factor = max(1, limit), 0.0, _STEP
         self._starting, self._held = False, 0
         self._go(self._home, 0, now)
 
@@ -338,7 +350,8 @@ class Window:
 
     def _answers_needed(self, now: float) -> int:
         """Answers that make up a round: the closer the windows to compare, the more."""
-        if self._is_told(now, _TOLD_TRIPS):
+        if self._is_watched(now):
             return self.limit
         ratio = self.limit / self._home if self._direction else self._factor
-        return max(self.limit, min(_ENOUGH, int(_FEWEST * (_LN_2 / math.log(ratio)) ** 2)))
+        most = _ENOUGH if self._direction else _ENOUGH // 2
+        return max(self.limit, min(most, int(_FEWEST * (_LN_2 / math.log(ratio)) ** 2)))
