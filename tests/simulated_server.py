@@ -35,8 +35,9 @@ class Server:
     to `slowdown` times when all slots are taken, and the throughput rises ever less.
     """
 
-    def __init__(self, slots, *, refuses=False, gauge=False, tokens=True, knee=0.5, slowdown=1.0,
-                 seed=0):
+    def __init__(
+        self, slots, *, refuses=False, gauge=False, tokens=True, knee=0.5, slowdown=1.0, seed=0
+    ):
         self.slots, self.refuses, self.gauge, self.tokens = slots, refuses, gauge, tokens
         self.knee, self.slowdown = knee, slowdown
         self.now = 0.0
@@ -106,9 +107,7 @@ class Server:
     def _begin(self, client, sent):
         work = self._dice.lognormvariate(0, SIGMA) * MEDIAN
         tokens = max(1, round(20 * work)) if self.tokens else 0
-        heapq.heappush(
-            self._running, (self._work + work, next(self._number), client, sent, tokens)
-        )
+        heapq.heappush(self._running, (self._work + work, next(self._number), client, sent, tokens))
 
     def _fill(self):
         while self._queue and len(self._running) < self.slots:  # it has got more slots

@@ -1,26 +1,31 @@
 """How many requests one endpoint is given at once, found by trying.
 
-The window that is sought is the one with the most of `rate / window ** 0.25`, where the rate is
-what the server gets done in a second: a larger window is worth its queue only while the rate
-rises by at least a quarter as fast as the window. (Kleinrock's "power" of a network, throughput
-over delay, with a small exponent; "Power and deterministic rules of thumb for probabilistic
-problems in computer communications", ICC 1979.) It is found by trials, judged one after another:
+The window that is sought has the most of `rate / window ** 0.3`, where the rate is what the server
+gets done in a second: a larger window is worth its queue only while the rate rises by at least
+three tenths as fast. (It is the "power" of a network, throughput over delay, with an exponent that
+favours throughput: Kleinrock, "Power and deterministic rules of thumb for probabilistic problems
+in computer communications", ICC 1979.) It is found by trials, one after another:
 
 - Slow start (Jacobson, "Congestion avoidance and control", SIGCOMM 1988): double while that pays.
-  When the first doubling does not, the window may be too large already: halve while that pays.
-- Then hold, and try a quarter more and a quarter less now and then, more rarely each time that
-  neither pays. What pays is tried again at once, in larger steps.
-- Refusals (429, 503, timeouts) take a fifth, and the window at which they came is a ceiling for
-  a while, which trials approach by halves: a sawtooth would cost a tenth of the throughput.
-- A pace that differs from its long average by half says that the server has changed: a trial is
-  due at once. This is the signal of Netflix's Gradient2 (concurrency-limits), but it asks a
-  question and does not cut: a server that became slower for good is given as much as before.
-- No growth while each request takes several times as long as at the server's best, because two
-  clients of one server gain from each other's loss, and would race for ever longer queues.
+  When it does not, the first window may have been too large already: halve while that pays.
+- Then hold, and try a quarter more, or less, now and then, and more rarely when neither pays.
+  What pays is tried again at once, in larger steps.
+- A refusal (429, 503, timeout) ends a trial, or takes a fifth. The window at which it came is a
+  ceiling for a while, which trials approach by halves: a sawtooth would cost a tenth of the
+  throughput.
+- A queue that is too long by the server's own gauge is taken away, by each client its share, and
+  while there is a short one every client adds one request a round, so that shares even out (Chiu
+  and Jain, "Analysis of the increase and decrease algorithms for congestion avoidance in computer
+  networks", Computer Networks and ISDN Systems 17, 1989).
+- A pace that is off its long average by half says that the server has changed. This is the
+  signal of Gradient2 in Netflix's concurrency-limits, but here it asks for a trial and does not
+  cut: a server that became slower for good is given as much as before.
+- No growth while requests take several times as long as at the server's best: two clients of one
+  server gain by each other's loss, and would race for ever longer queues.
 
 Rates follow from paces by Little's law: requests in flight, over the seconds that a token takes.
-Answers of one length vary little in it, whatever the lengths are, and nothing depends on when
-answers arrive.
+The seconds vary tenfold from answer to answer, those of a token little, and when answers arrive
+does not matter.
 """
 
 from __future__ import annotations
@@ -38,36 +43,40 @@ _WORTH = 0.3
 _FASTEST, _STEP = 2.0, 1.25
 """Factors between windows that are compared: in slow start, and afterwards."""
 _CUT = 0.8
+"""Share that is left after a refusal."""
 _YIELD = 0.9
 """Share that is left after a larger window was refused, so that a newcomer gets in."""
 _FEWEST, _ENOUGH = 32, 192
-"""Answers that tell a window from one twice as large, and the most that a comparison takes, if
-the window is not larger: service times vary by about as much as their mean."""
+"""Answers that tell a window from one twice as large, and the most that small windows wait for.
+Service times vary by about as much as their mean."""
 _USED = 0.9
 """Share of a window that must be in use for a comparison to mean anything."""
 _LN_2 = math.log(2)
 _SHOCK = 1.5
+"""Factor between a pace and its long average beyond which the server has changed."""
 _LONG = 0.1
 """Weight of the newest round in the long average of paces: some ten rounds."""
 _SLOW = 3.0
 """Pace, over the best known, beyond which a window does not grow."""
-_FORGET = 1 / 64
+_FORGET = 1 / 1024
 """Share by which the best known pace comes closer to today's with every round."""
 _LEAST_PATIENCE, _MOST_PATIENCE = 1, 4
 """Rounds between trials."""
-_TURNS = 3
+_TURNS = 4
 """Of so many trials, one is of a smaller window: that costs throughput, a larger one does not."""
 _CEILING_TRIPS, _TOLD_TRIPS = 16, 64
 """Round trips for which a window that was refused is not tried again, and for which refusals are
 believed to tell where the window ends, so that few answers do for a comparison."""
-_CEILING_NEAR = 1.02
+_NEAR = 1.02
+"""Factor below which a ceiling is as good as reached."""
 _QUEUE = 8
-"""Of so many requests in flight, one may wait at the server, so that it never idles."""
+"""Requests that may wait at the server, so that it never idles; of fewer than 64, an eighth."""
 _GAUGE_AGE = 60.0
 """Seconds for which a reading of the server's gauge says something."""
 _TRIP = 1.0
 """Seconds of a round trip while no answer has told."""
 _TRIP_SHARE = 1 / 16
+"""Weight of the newest answer in the average of round trips."""
 
 
 @dataclass(slots=True)
@@ -204,11 +213,11 @@ class Window:
         """
         if now < self._cut_at + self._trip or now - seconds < self._cut_at:
             return
-        if self._direction > 0 and not self._is_told(now, _CEILING_TRIPS):
-            self._home, self._rate = max(1, int(self._home * _YIELD)), 0.0
-        self._cut_at = now
-        self._ceiling = self.limit
-        self._retreat(int(self.limit * _CUT), now)
+        left = self.limit * _CUT
+        if self._direction > 0:
+            left = self._home if self._is_told(now, _CEILING_TRIPS) else self._home * _YIELD
+        self._cut_at, self._ceiling = now, self.limit
+        self._retreat(int(left), now)
 
     def queued(self, now: float, waiting: int, running: int = 0) -> None:
         """The server's own gauges were read.
@@ -227,8 +236,9 @@ class Window:
         self._backlog += 1
         if self._backlog > 1 and not self._round.skip:
             self._backlog = 0
-            ours = math.ceil(excess * self.limit / total)
-            self._retreat(max(int(self.limit * _CUT), self.limit - ours), now)
+            ours = round(excess * self.limit / total)
+            least = self._home if self._direction > 0 else int(self.limit * _CUT)
+            self._retreat(max(least, self.limit - ours), now)
 
     # -- judging --------------------------------------------------------------------------------
 
@@ -289,11 +299,12 @@ class Window:
             self._go(self._home, 0, now)
 
     def _reject(self) -> None:
+        """A trial did not pay: take smaller steps, and more time."""
         self._factor = _STEP
         self._patience = min(_MOST_PATIENCE, 2 * self._patience)
 
     def _try(self, direction: int, now: float, *, asked: bool) -> None:
-        """Begin a trial in a direction, if it makes sense there."""
+        """Begin a trial in a direction, or stay at home where it makes no sense."""
         self._held = 0
         target = self._above(now) if direction > 0 else self._below(now, asked=asked)
         self._go(target, direction if target != self._home else 0, now)
@@ -303,7 +314,7 @@ class Window:
         home = self._home
         ceiling = self._ceiling if self._is_told(now, _CEILING_TRIPS) else math.inf
         crowded = not self._starting and self._pace > _SLOW * self._best
-        if crowded or self._is_backed_up(now) or ceiling <= max(home + 1, home * _CEILING_NEAR):
+        if crowded or self._is_backed_up(now) or ceiling <= max(home + 1, home * _NEAR):
             return home
         target = max(home + 1, int(home * self._factor))
         if ceiling < math.inf:
@@ -311,7 +322,7 @@ class Window:
         return min(self._most, target)
 
     def _below(self, now: float, *, asked: bool) -> int:
-        """A smaller window to try, or home: also where nobody asked and the gauge sees no queue."""
+        """A smaller window to try, or home: also where nobody asked and the server would tell."""
         if not asked and (not self._seeking or self._is_watched(now)):
             return self._home
         return max(1, min(self._home - 1, int(self._home / self._factor)))
@@ -321,6 +332,7 @@ class Window:
         return self._waiting > 0 and self._is_gauged(now)
 
     def _is_gauged(self, now: float) -> bool:
+        """Whether the gauge was read lately."""
         return now - self._gauge_at < _GAUGE_AGE
 
     def _is_watched(self, now: float) -> bool:
@@ -334,11 +346,10 @@ class Window:
     # -- moving ---------------------------------------------------------------------------------
 
     def _retreat(self, limit: int, now: float) -> None:
-        """The window is too large: give up a trial, or make a smaller window home."""
+        """The window is too large: end a trial, and make a smaller window home."""
         if self._direction > 0:
             self._reject()
-        else:
-            self._home, self._rate, self._factor = max(1, limit), 0.0, _STEP
+        self._home, self._rate, self._factor = max(1, limit), 0.0, _STEP
         self._starting, self._held = False, 0
         self._go(self._home, 0, now)
 

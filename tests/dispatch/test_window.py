@@ -13,6 +13,8 @@ from simulated_server import MEDIAN, SIGMA, Client, Server
 from langgraph_hpc_fanout.dispatch.window import FIRST, MOST, Window
 
 HOUR = 3600.0
+SETTLED = {1: 2 * HOUR, 8: HOUR}
+"""Seconds after which small servers have given enough answers to tell windows apart."""
 BATCHING = {"knee": 0.5, "slowdown": 1.5}
 """Beyond half of its slots all requests get slower, by half when all are taken."""
 
@@ -43,7 +45,7 @@ def share_and_size(slots, settle, measure=900.0, **server):
 @pytest.mark.parametrize("slots", [1, 8, 64, 256, 1_000])
 @pytest.mark.parametrize("kind", [{}, BATCHING], ids=["plain", "batching"])
 def test_it_finds_the_slots_of_a_server_that_queues_in_silence(slots, kind):
-    share, size = share_and_size(slots, 2 * HOUR if slots == 1 else HOUR / 2, **kind)
+    share, size = share_and_size(slots, SETTLED.get(slots, HOUR / 2), **kind)
     assert share >= 0.95
     assert 0.9 <= size <= 2
 
@@ -60,7 +62,7 @@ def test_it_stays_near_the_slots_of_a_server_that_refuses(slots):
 def test_it_keeps_a_short_queue_where_the_gauge_is_read(slots, kind):
     share, size = share_and_size(slots, 600.0, gauge=True, **kind)
     assert share >= 0.99
-    assert 1 <= size <= 1.3
+    assert 1 <= size <= max(1.3, 1 + 1 / slots)  # one that waits is not too many
 
 
 @pytest.mark.parametrize("kind", [{}, BATCHING, {"refuses": True}, {"gauge": True}], ids=str)
@@ -230,7 +232,7 @@ def test_a_lane_that_is_half_idle_learns_nothing():
 
 @pytest.mark.parametrize("slots", [64, 256])
 @pytest.mark.parametrize(
-    ("kind", "ratio"), [({}, 3), ({"refuses": True}, 2), ({"gauge": True}, 2)], ids=str
+    ("kind", "ratio"), [({}, 3), ({"refuses": True}, 2), ({"gauge": True}, 1.5)], ids=str
 )
 def test_two_windows_share_a_server(slots, kind, ratio):
     server = Server(slots, seed=1, **kind)
@@ -243,14 +245,16 @@ def test_two_windows_share_a_server(slots, kind, ratio):
     assert sum(client.window.limit for client in clients) <= 12 * slots  # no race without end
 
 
-@pytest.mark.parametrize("kind", [{"refuses": True}, {"gauge": True}], ids=str)
-def test_a_newcomer_gets_in(kind):
+@pytest.mark.parametrize(
+    ("kind", "ratio"), [({}, 4), ({"refuses": True}, 4), ({"gauge": True}, 1.5)], ids=str
+)
+def test_a_newcomer_gets_in(kind, ratio):
     server = Server(64, seed=1, **kind)
     old, new = served(server, Window(None), Window(None), starts=600.0)
     server.run(2 * HOUR)
     before = new.answered, old.answered
     server.run(3 * HOUR)
-    assert 4 * (new.answered - before[0]) >= old.answered - before[1]
+    assert ratio * (new.answered - before[0]) >= old.answered - before[1]
 
 
 # -- whatever comes ---------------------------------------------------------------------------

@@ -32,7 +32,10 @@ def test_a_page_of_vllm():
 def test_a_page_without_them_says_nothing():
     assert read_gauges(b"") is None
     assert read_gauges(b"# TYPE vllm:num_requests_waiting gauge\n") is None
-    assert read_gauges(b"llamacpp:requests_processing 3\n<html>vllm:num_requests_waiting</html>") is None
+    assert (
+        read_gauges(b"llamacpp:requests_processing 3\n<html>vllm:num_requests_waiting</html>")
+        is None
+    )
 
 
 @pytest.mark.parametrize(
