@@ -1,26 +1,31 @@
 """How many requests one endpoint is given at once, found by trying.
 
-The window that is sought is the one with the most of `rate / window ** 0.25`, where the rate is
-what the server gets done in a second: a larger window is worth its queue only while the rate
-rises by at least a quarter as fast as the window. (Kleinrock's "power" of a network, throughput
-over delay, with a small exponent; "Power and deterministic rules of thumb for probabilistic
-problems in computer communications", ICC 1979.) It is found by trials, judged one after another:
+The window that is sought has the most of `rate / window ** 0.3`, where the rate is what the server
+gets done in a second: a larger window is worth its queue only while the rate rises by at least
+three tenths as fast. (It is the "power" of a network, throughput over delay, with an exponent that
+favours throughput: Kleinrock, "Power and deterministic rules of thumb for probabilistic problems
+in computer communications", ICC 1979.) It is found by trials, one after another:
 
 - Slow start (Jacobson, "Congestion avoidance and control", SIGCOMM 1988): double while that pays.
-  When the first doubling does not, the window may be too large already: halve while that pays.
-- Then hold, and try a quarter more and a quarter less now and then, more rarely each time that
-  neither pays. What pays is tried again at once, in larger steps.
-- Refusals (429, 503, timeouts) take a fifth, and the window at which they came is a ceiling for
-  a while, which trials approach by halves: a sawtooth would cost a tenth of the throughput.
-- A pace that differs from its long average by half says that the server has changed: a trial is
-  due at once. This is the signal of Netflix's Gradient2 (concurrency-limits), but it asks a
-  question and does not cut: a server that became slower for good is given as much as before.
-- No growth while each request takes several times as long as at the server's best, because two
-  clients of one server gain from each other's loss, and would race for ever longer queues.
+  When it does not, the first window may have been too large already: halve while that pays.
+- Then hold, and try a quarter more, or less, now and then, and more rarely when neither pays.
+  What pays is tried again at once, in larger steps.
+- A refusal (429, 503, timeout) ends a trial, or takes a fifth. The window at which it came is a
+  ceiling for a while, which trials approach by halves: a sawtooth would cost a tenth of the
+  throughput.
+- A queue that is too long by the server's own gauge is taken away, by each client its share, and
+  while there is a short one every client adds one request a round, so that shares even out (Chiu
+  and Jain, "Analysis of the increase and decrease algorithms for congestion avoidance in computer
+  networks", Computer Networks and ISDN Systems 17, 1989).
+- A pace that is off its long average by half says that the server has changed. This is the
+  signal of Gradient2 in Netflix's concurrency-limits, but here it asks for a trial and does not
+  cut: a server that became slower for good is given as much as before.
+- No growth while requests take several times as long as at the server's best: two clients of one
+  server gain by each other's loss, and would race for ever longer queues.
 
 Rates follow from paces by Little's law: requests in flight, over the seconds that a token takes.
-Answers of one length vary little in it, whatever the lengths are, and nothing depends on when
-answers arrive.
+The seconds vary tenfold from answer to answer, those of a token little, and when answers arrive
+does not matter.
 """
 
 from __future__ import annotations
@@ -33,36 +38,45 @@ FIRST = 16
 MOST = 4_096
 """Requests at once that are never exceeded."""
 
-_WORTH = 0.25
+_WORTH = 0.3
 """Least relative rise of the rate for a small relative rise of the window."""
 _FASTEST, _STEP = 2.0, 1.25
 """Factors between windows that are compared: in slow start, and afterwards."""
 _CUT = 0.8
-_FEWEST, _ENOUGH = 24, 96
-"""Answers that tell a window from one twice as large, and the most that a comparison takes, if
-the window is not larger: service times vary by about as much as their mean."""
+"""Share that is left after a refusal."""
+_YIELD = 0.9
+"""Share that is left after a larger window was refused, so that a newcomer gets in."""
+_FEWEST, _ENOUGH = 32, 192
+"""Answers that tell a window from one twice as large, and the most that small windows wait for.
+Service times vary by about as much as their mean."""
 _USED = 0.9
 """Share of a window that must be in use for a comparison to mean anything."""
 _LN_2 = math.log(2)
 _SHOCK = 1.5
+"""Factor between a pace and its long average beyond which the server has changed."""
 _LONG = 0.1
 """Weight of the newest round in the long average of paces: some ten rounds."""
-_SLOW = 4.0
+_SLOW = 3.0
 """Pace, over the best known, beyond which a window does not grow."""
-_FORGET = 1 / 64
+_FORGET = 1 / 1024
 """Share by which the best known pace comes closer to today's with every round."""
-_LEAST_PATIENCE, _MOST_PATIENCE = 1, 8
+_LEAST_PATIENCE, _MOST_PATIENCE = 1, 4
 """Rounds between trials."""
-_CEILING_ROUNDS = 16
-"""Rounds for which a window that was refused is not tried again."""
-_CEILING_NEAR = 1.02
+_TURNS = 4
+"""Of so many trials, one is of a smaller window: that costs throughput, a larger one does not."""
+_CEILING_TRIPS, _TOLD_TRIPS = 16, 64
+"""Round trips for which a window that was refused is not tried again, and for which refusals are
+believed to tell where the window ends, so that few answers do for a comparison."""
+_NEAR = 1.02
+"""Factor below which a ceiling is as good as reached."""
 _QUEUE = 8
-"""Of so many requests in flight, one may wait at the server, so that it never idles."""
+"""Requests that may wait at the server, so that it never idles; of fewer than 64, an eighth."""
 _GAUGE_AGE = 60.0
 """Seconds for which a reading of the server's gauge says something."""
 _TRIP = 1.0
 """Seconds of a round trip while no answer has told."""
 _TRIP_SHARE = 1 / 16
+"""Weight of the newest answer in the average of round trips."""
 
 
 @dataclass(slots=True)
@@ -116,7 +130,6 @@ class Window:
         "_backlog",
         "_best",
         "_ceiling",
-        "_ceiling_left",
         "_cut_at",
         "_direction",
         "_factor",
@@ -124,7 +137,6 @@ class Window:
         "_held",
         "_home",
         "_most",
-        "_next",
         "_pace",
         "_patience",
         "_rate",
@@ -132,6 +144,7 @@ class Window:
         "_seeking",
         "_starting",
         "_trip",
+        "_turns",
         "_typical",
         "_waiting",
         "limit",
@@ -143,23 +156,22 @@ class Window:
         self.limit = FIRST if most is None else most
         self._home = self.limit  # the best window known; `limit` differs from it during trials
         self._starting = self._seeking
-        self._rate: float | None = None  # at home
+        self._rate = 0.0  # at home; 0 while unknown
         self._direction = 0  # of the trial under way: 1 up, -1 down, 0 none
-        self._next = 1
+        self._turns = 0
         self._factor = _FASTEST if most is None else _STEP
         self._patience = _LEAST_PATIENCE
         self._held = 0
-        self._pace: float | None = None  # long average
+        self._pace = 0.0  # long average; 0 while unknown
         self._best = math.inf
         self._ceiling = math.inf
-        self._ceiling_left = 0
         self._cut_at = -math.inf
         self._trip = _TRIP
         self._typical = 1.0
         self._backlog = 0  # readings in a row that saw a long queue
         self._gauge_at = -math.inf
         self._waiting = 0
-        self._round = _Round(self.limit, self._answers_needed())
+        self._round = _Round(self.limit, self._answers_needed(0.0))
 
     def __repr__(self) -> str:
         return f"Window({self.limit}, home {self._home}, at most {self._most})"
@@ -201,32 +213,32 @@ class Window:
         """
         if now < self._cut_at + self._trip or now - seconds < self._cut_at:
             return
-        self._cut_at = now
-        self._ceiling, self._ceiling_left = self.limit, _CEILING_ROUNDS
-        cut = int(self.limit * _CUT)
+        left = self.limit * _CUT
         if self._direction > 0:
-            self._reject()
-            cut = max(cut, self._home)  # which was not refused
-        self._settle(max(1, cut))
+            left = self._home if self._is_told(now, _CEILING_TRIPS) else self._home * _YIELD
+        self._cut_at, self._ceiling = now, self.limit
+        self._retreat(int(left), now)
 
-    def queued(self, now: float, waiting: int) -> None:
-        """The server's own gauge was read.
+    def queued(self, now: float, waiting: int, running: int = 0) -> None:
+        """The server's own gauges were read.
 
         Args:
             now: The time.
             waiting: Requests that wait there, of all its clients.
+            running: Requests that it works on, of all its clients; 0 if it has no other.
         """
         self._gauge_at, self._waiting = now, waiting
-        excess = waiting - self.limit // _QUEUE
+        total = max(self.limit, waiting + running)
+        excess = waiting - min(_QUEUE, total // _QUEUE)
         if excess <= 0:
             self._backlog = 0
             return
         self._backlog += 1
         if self._backlog > 1 and not self._round.skip:
             self._backlog = 0
-            if self._direction > 0:
-                self._reject()
-            self._settle(max(1, (self.limit + 1) // 2, self.limit - excess))
+            ours = round(excess * self.limit / total)
+            least = self._home if self._direction > 0 else int(self.limit * _CUT)
+            self._retreat(max(least, self.limit - ours), now)
 
     # -- judging --------------------------------------------------------------------------------
 
@@ -234,12 +246,8 @@ class Window:
         """A round is over."""
         done = self._round
         if done.used < min(_USED * self.limit, self.limit - 0.5):
-            self._go(self._home, 0)
+            self._go(self._home, 0, now)
             return
-        if self._ceiling_left:
-            self._ceiling_left -= 1
-            if not self._ceiling_left:
-                self._ceiling = math.inf
         self._best = min(done.pace, self._best + (done.pace - self._best) * _FORGET)
         if self._direction:
             self._compare(done, now)
@@ -248,22 +256,25 @@ class Window:
 
     def _hold(self, done: _Round, now: float) -> None:
         """The window is at home: learn its rate, and see whether a trial is due."""
-        self._rate = done.rate if self._rate is None else (self._rate + done.rate) / 2
+        self._rate = (self._rate + done.rate) / 2 if self._rate else done.rate
         shock = self._feel(done.pace)
         self._held += 1
+        if self._waiting > 0 and not self._backlog and self._is_gauged(now):
+            self._home = min(self._most, self._home + 1)  # all clients alike: shares even out
+            self._go(self._home, 0, now)
+            return
         if shock:
             self._rate = done.rate
             self._patience = _LEAST_PATIENCE
-            self._next = -shock
-        elif self._held < self._patience:
-            self._again()
+        elif self._held < self._patience and not self._is_told(now, _TOLD_TRIPS):
+            self._go(self._home, 0, now)
             return
-        self._try(self._next, now, asked=bool(shock))
+        self._turns = (self._turns + 1) % _TURNS
+        self._try(-shock or (1 if self._turns else -1), now, asked=bool(shock))
 
     def _feel(self, pace: float) -> int:
         """Fold a pace into the long average; says whether it is a shock: 1 slower, -1 faster."""
-        if self._pace is None:
-            self._pace = pace
+        self._pace = self._pace or pace
         shock = (pace > self._pace * _SHOCK) - (pace * _SHOCK < self._pace)
         if shock:
             self._pace = pace
@@ -273,7 +284,6 @@ class Window:
     def _compare(self, done: _Round, now: float) -> None:
         """A trial is over: stay there, or go home."""
         direction = self._direction
-        assert self._rate is not None
         worth = (self.limit / self._home) ** _WORTH
         if done.rate >= self._rate * worth and not (direction > 0 and self._is_backed_up(now)):
             self._home, self._rate, self._pace = self.limit, done.rate, done.pace
@@ -286,25 +296,25 @@ class Window:
             self._starting, self._factor = False, _FASTEST
             self._try(-1, now, asked=True)
         else:
-            self._go(self._home, 0)
+            self._go(self._home, 0, now)
 
     def _reject(self) -> None:
-        self._next = -self._direction
+        """A trial did not pay: take smaller steps, and more time."""
         self._factor = _STEP
         self._patience = min(_MOST_PATIENCE, 2 * self._patience)
 
     def _try(self, direction: int, now: float, *, asked: bool) -> None:
-        """Begin a trial in a direction, if it makes sense there."""
+        """Begin a trial in a direction, or stay at home where it makes no sense."""
         self._held = 0
         target = self._above(now) if direction > 0 else self._below(now, asked=asked)
-        self._next = direction if target != self._home else -direction
-        self._go(target, direction if target != self._home else 0)
+        self._go(target, direction if target != self._home else 0, now)
 
     def _above(self, now: float) -> int:
         """A larger window to try, or home."""
-        home, ceiling = self._home, self._ceiling
-        crowded = self._pace is not None and self._pace > _SLOW * self._best
-        if crowded or self._is_backed_up(now) or ceiling <= max(home + 1, home * _CEILING_NEAR):
+        home = self._home
+        ceiling = self._ceiling if self._is_told(now, _CEILING_TRIPS) else math.inf
+        crowded = not self._starting and self._pace > _SLOW * self._best
+        if crowded or self._is_backed_up(now) or ceiling <= max(home + 1, home * _NEAR):
             return home
         target = max(home + 1, int(home * self._factor))
         if ceiling < math.inf:
@@ -312,32 +322,47 @@ class Window:
         return min(self._most, target)
 
     def _below(self, now: float, *, asked: bool) -> int:
-        """A smaller window to try, or home: also where nobody asked and the gauge sees no queue."""
-        if not asked and (not self._seeking or now - self._gauge_at < _GAUGE_AGE):
+        """A smaller window to try, or home: also where nobody asked and the server would tell."""
+        if not asked and (not self._seeking or self._is_watched(now)):
             return self._home
         return max(1, min(self._home - 1, int(self._home / self._factor)))
 
     def _is_backed_up(self, now: float) -> bool:
-        return self._waiting > 0 and now - self._gauge_at < _GAUGE_AGE
+        """Whether the gauge saw a queue, so that a larger window would do nothing but wait."""
+        return self._waiting > 0 and self._is_gauged(now)
+
+    def _is_gauged(self, now: float) -> bool:
+        """Whether the gauge was read lately."""
+        return now - self._gauge_at < _GAUGE_AGE
+
+    def _is_watched(self, now: float) -> bool:
+        """Whether a gauge or refusals tell when the window is too large."""
+        return self._is_gauged(now) or self._is_told(now, _TOLD_TRIPS)
+
+    def _is_told(self, now: float, trips: int) -> bool:
+        """Whether there was a refusal within so many round trips."""
+        return now < self._cut_at + trips * self._trip
 
     # -- moving ---------------------------------------------------------------------------------
 
-    def _settle(self, limit: int) -> None:
-        """Make another window home; nothing is known of it."""
-        self._home, self._rate, self._factor, self._held = limit, None, _STEP, 0
-        self._starting = False
-        self._go(limit, 0)
+    def _retreat(self, limit: int, now: float) -> None:
+        """The window is too large: end a trial, and make a smaller window home."""
+        if self._direction > 0:
+            self._reject()
+        self._home, self._rate, self._factor = max(1, limit), 0.0, _STEP
+        self._starting, self._held = False, 0
+        self._go(self._home, 0, now)
 
-    def _again(self) -> None:
-        self._round = _Round(0, self._answers_needed())
-
-    def _go(self, limit: int, direction: int) -> None:
+    def _go(self, limit: int, direction: int, now: float) -> None:
         """Change the window; what is in flight belongs to the one before."""
         skip = max(self.limit, limit) if limit != self.limit else 0
         self.limit, self._direction = limit, direction
-        self._round = _Round(skip, self._answers_needed())
+        self._round = _Round(skip, self._answers_needed(now))
 
-    def _answers_needed(self) -> int:
+    def _answers_needed(self, now: float) -> int:
         """Answers that make up a round: the closer the windows to compare, the more."""
+        if self._is_watched(now):
+            return self.limit
         ratio = self.limit / self._home if self._direction else self._factor
-        return max(self.limit, min(_ENOUGH, int(_FEWEST * (_LN_2 / math.log(ratio)) ** 2)))
+        most = _ENOUGH if self._direction else _ENOUGH // 2
+        return max(self.limit, min(most, int(_FEWEST * (_LN_2 / math.log(ratio)) ** 2)))

@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from langgraph_hpc_fanout.endpoints.gauges import Gauges, read_gauges
 from langgraph_hpc_fanout.testing.fleet import (
     Constant,
     FakeEndpoint,
@@ -151,6 +152,37 @@ async def test_models_and_health_are_probes(http, fake_fleet):
         assert response.status == 405
     record = fleet.record()
     assert (record.probes, record.served) == (4, 0)
+
+
+async def test_metrics_tell_what_runs_and_what_waits(http, fake_fleet):
+    fleet = fake_fleet(models=("tiny", "large"), capacity=2, latency=30.0, api_key="sk-right")
+    headers = {"Authorization": "Bearer sk-right"}
+    url = f"{fleet.urls[0]}/chat/completions"
+    asked = [
+        asyncio.create_task(http.post(url, json=chat(f"{number}"), headers=headers))
+        for number in range(5)
+    ]
+    try:
+        while fleet.record().peak_in_flight < 5:
+            await asyncio.sleep(0.01)
+        async with http.get(fleet.urls[0].removesuffix("/v1") + "/metrics") as response:
+            page = await response.read()
+            assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    finally:
+        for each in asked:
+            each.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+    assert b'vllm:num_requests_waiting{engine="0",model_name="tiny"} 3.0\n' in page
+    assert read_gauges(page) == Gauges(waiting=3, running=2)
+
+
+async def test_metrics_of_an_idle_endpoint_are_a_probe_of_zeros(http, fake_fleet):
+    fleet = fake_fleet()
+    async with http.get(fleet.urls[0].removesuffix("/v1") + "/metrics") as response:
+        assert read_gauges(await response.read()) == Gauges(0, 0)
+    async with http.post(fleet.urls[0].removesuffix("/v1") + "/metrics") as response:
+        assert response.status == 404
+    assert fleet.record().probes == 2
 
 
 async def test_another_model_is_vllms_404(http, fake_fleet):

@@ -6,13 +6,15 @@ import asyncio
 import time
 from collections import OrderedDict
 
-from langgraph_hpc_fanout.testing.fleet import answers, errors
+from langgraph_hpc_fanout.testing.fleet import answers, errors, metrics
 from langgraph_hpc_fanout.testing.fleet.delivery import Delivery
 from langgraph_hpc_fanout.testing.fleet.exchange import Exchange, Memory
 from langgraph_hpc_fanout.testing.fleet.gate import CHAT, Gate
 from langgraph_hpc_fanout.testing.fleet.protocol import Connection, HttpRequest, HttpResponse
 from langgraph_hpc_fanout.testing.fleet.record import EndpointRecord, Served, Tally, prompt_id
 from langgraph_hpc_fanout.testing.fleet.spec import FakeEndpoint
+
+_METRICS = "/metrics"
 
 
 class Engine:
@@ -93,6 +95,10 @@ class Engine:
             connection.abort()
         elif request.path == CHAT and request.method == "POST":
             self._chat(connection, request)
+        elif request.path == _METRICS and request.method == "GET":
+            self._tally.probes += 1
+            model = self._spec.models[0]
+            connection.send(metrics.page(model, self._running, len(self._waiting)))
         else:
             self._tally.probes += 1
             connection.send(self._gate.probe(request))
