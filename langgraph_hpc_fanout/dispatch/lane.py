@@ -14,6 +14,7 @@ from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.rates import Gate
 from langgraph_hpc_fanout.dispatch.retry import ACTIONS
 from langgraph_hpc_fanout.dispatch.window import Window
+from langgraph_hpc_fanout.endpoints.gauges import Gauged
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint, Health
 from langgraph_hpc_fanout.endpoints.tags import tags_of
 from langgraph_hpc_fanout.records import Failure, Reply
@@ -32,6 +33,8 @@ _CROWDING = 0.1
 """Share of answers, of the last sixty or so, that must be refusals to say that a window is too
 wide: strays, and a rate that others share, say nothing of it."""
 _CROWDING_GAIN = 1 / 64
+_GAUGE_SECONDS = 5.0
+"""Seconds between two looks at a server's gauges."""
 
 
 class Lane:
@@ -70,6 +73,8 @@ class Lane:
         # What waits somewhere else, or travels in company, has a width of the endpoint's own.
         self._adapts = endpoint.bundling.max_items == 1 and not endpoint.bundling.queues
         self._crowding = 0.0
+        self._gauged = endpoint if self._finds_width and isinstance(endpoint, Gauged) else None
+        self._gauging: asyncio.Task[None] | None = None
         self._factoring = Factoring()
 
     def __repr__(self) -> str:
@@ -236,6 +241,8 @@ class Lane:
         started = self._loop.time()
         self._stamp(bundle, started)
         self._bundles.add(bundle)
+        if self._gauged is not None and (self._gauging is None or self._gauging.done()):
+            self._gauging = self._loop.create_task(self._watch_gauges(self._gauged))
         waiting = dict(enumerate(zip(bundle.jobs, bundle.tickets, strict=True)))
         self.in_flight += len(waiting)
         failure = Failure("transient", f"{self.name} ended without a reply.", None, True, self.name)
@@ -339,6 +346,24 @@ class Lane:
         ticket.attempts += reply.tries - 1
         self._scheduler.answered(job, ticket, reply, self, seconds)
 
+    @property
+    def _finds_width(self) -> bool:
+        return self._adapts and self.endpoint.limits.concurrency is None
+
+    async def _watch_gauges(self, gauged: Gauged) -> None:
+        """Let the window know of the server's own queue, as long as the lane is at work."""
+        while self.in_flight:
+            await asyncio.sleep(_GAUGE_SECONDS)
+            try:
+                async with asyncio.timeout(PROBE_SECONDS):
+                    gauges = await gauged.gauges()
+            except Exception:  # noqa: BLE001 - an endpoint's bug must not end the lane
+                gauges = None
+            if gauges is None:
+                self._gauged = None  # it has none
+                return
+            self.window.queued(self._loop.time(), gauges.waiting, gauges.running)
+
     def _adapt(self, reply: Reply, now: float, seconds: float) -> None:
         """Let the window learn. A stray refusal is none of its business, many are."""
         failure = reply.failure
@@ -390,7 +415,7 @@ class Lane:
     async def close(self) -> None:
         """Stop everything and close the endpoint."""
         self.condition.close()
-        tasks = [task for task in (*self._workers, self._prober) if task is not None]
+        tasks = [each for each in (*self._workers, self._prober, self._gauging) if each is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

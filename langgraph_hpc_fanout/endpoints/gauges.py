@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 _SAMPLE = re.compile(rb"vllm:num_requests_(waiting|running)(?:\{.*\})?[ \t]+([0-9]\S*)")
 """Samples only: after the name in a HELP or TYPE line there is no number. It begins with what is
@@ -21,6 +22,15 @@ class Gauges:
 
     waiting: int
     running: int
+
+
+@runtime_checkable
+class Gauged(Protocol):
+    """What an endpoint has besides, when its server tells how busy it is."""
+
+    async def gauges(self) -> Gauges | None:
+        """The server's gauges now; None if it has none, or does not say."""
+        ...
 
 
 def read_gauges(page: bytes) -> Gauges | None:

@@ -19,6 +19,7 @@ from langgraph_hpc_fanout.endpoints.chat import (
     wire_body,
 )
 from langgraph_hpc_fanout.endpoints.credentials import ApiKey, CredentialError, Credentials
+from langgraph_hpc_fanout.endpoints.gauges import Gauges, read_gauges
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.models import Models, as_mapping, id_of
 from langgraph_hpc_fanout.endpoints.price import Price
@@ -91,6 +92,7 @@ class OpenAIEndpoint:
             )
         self._url = parsed
         self._chat_url = parsed / "chat" / "completions"
+        self._metrics_url = parsed.with_path(parsed.path.removesuffix("/v1")) / "metrics"
         self.name = name or _name(parsed)
         self.limits = limits
         self.tags = as_tags(tags, self.name)
@@ -155,6 +157,14 @@ class OpenAIEndpoint:
             return Health(ok=False, failure=self._failure("cold", message, status))
         self._take_in({model: model for model in listed}, listed)
         return Health(ok=True)
+
+    async def gauges(self) -> Gauges | None:
+        """What `/metrics` says of the server's queue, as vLLM does; None where it says nothing."""
+        try:
+            status, page, _ = await self._exchange("GET", self._metrics_url, None)
+        except (CredentialError, aiohttp.ClientError, TimeoutError, OSError):
+            return None
+        return read_gauges(page) if status == 200 else None
 
     async def send(self, requests: Sequence[Request]) -> AsyncIterator[Reply]:
         """Ask for each request in turn; the bundle has one unless the caller says otherwise."""
