@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langgraph_hpc_fanout import reducers
-    from langgraph_hpc_fanout.dispatch.budget import Budget
+    from langgraph_hpc_fanout.dispatch.costs.budget import Budget
     from langgraph_hpc_fanout.dispatch.policy import Policy
     from langgraph_hpc_fanout.dispatch.retry import Retry
     from langgraph_hpc_fanout.endpoints.function import FunctionEndpoint
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Budget": "dispatch.budget",
+    "Budget": "dispatch.costs.budget",
     "Bundling": "endpoints.protocol",
     "ChatError": "records",
     "Csv": "items.delimited",

@@ -8,9 +8,9 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 
-from langgraph_hpc_fanout.dispatch.bucket import TokenBucket
 from langgraph_hpc_fanout.dispatch.estimates import Estimates
-from langgraph_hpc_fanout.dispatch.rates import Gate
+from langgraph_hpc_fanout.dispatch.pacing.bucket import TokenBucket
+from langgraph_hpc_fanout.dispatch.pacing.gate import Gate
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.records import Request, Usage
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import uvloop
 
 from benchmarks.sample import Meter, Sample
-from langgraph_hpc_fanout.dispatch.budget import Budget, Purse
+from langgraph_hpc_fanout.dispatch.costs.budget import Budget, Purse
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.retry import Retry

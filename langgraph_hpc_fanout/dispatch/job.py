@@ -11,8 +11,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from langgraph_hpc_fanout.dispatch.budget import Purse
-from langgraph_hpc_fanout.dispatch.charges import NO_CHARGE, Charge
+from langgraph_hpc_fanout.dispatch.costs.budget import Purse
+from langgraph_hpc_fanout.dispatch.costs.charges import NO_CHARGE, Charge
 from langgraph_hpc_fanout.dispatch.ordering import Order, queue_in
 from langgraph_hpc_fanout.dispatch.retry import Retry, RetryBudget
 from langgraph_hpc_fanout.records import Failure, Reply, Request

@@ -6,14 +6,14 @@ import asyncio
 import math
 from typing import TYPE_CHECKING
 
-from langgraph_hpc_fanout.dispatch.account import Account
 from langgraph_hpc_fanout.dispatch.bundle import Bundle, bundle_of
+from langgraph_hpc_fanout.dispatch.costs.account import Account
 from langgraph_hpc_fanout.dispatch.factoring import Factoring
 from langgraph_hpc_fanout.dispatch.health import PROBE_SECONDS, Condition, State
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
-from langgraph_hpc_fanout.dispatch.rates import Gate
+from langgraph_hpc_fanout.dispatch.pacing.gate import Gate
+from langgraph_hpc_fanout.dispatch.pacing.window import Window
 from langgraph_hpc_fanout.dispatch.retry import ACTIONS
-from langgraph_hpc_fanout.dispatch.window import Window
 from langgraph_hpc_fanout.endpoints.gauges import Gauged
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint, Health
 from langgraph_hpc_fanout.endpoints.tags import tags_of

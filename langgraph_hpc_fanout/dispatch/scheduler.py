@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 
-from langgraph_hpc_fanout.dispatch.budget import Budget, Purse
+from langgraph_hpc_fanout.dispatch.costs.budget import Budget, Purse
 from langgraph_hpc_fanout.dispatch.estimates import Estimates
 from langgraph_hpc_fanout.dispatch.health import State
 from langgraph_hpc_fanout.dispatch.hedging import HedgeBudget

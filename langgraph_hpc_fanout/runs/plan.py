@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
-from langgraph_hpc_fanout.dispatch.budget import Budget
+from langgraph_hpc_fanout.dispatch.costs.budget import Budget
 from langgraph_hpc_fanout.dispatch.ordering import Order
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.items.source import Readable

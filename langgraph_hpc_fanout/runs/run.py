@@ -12,7 +12,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_hpc_fanout.dispatch.budget import Purse
+from langgraph_hpc_fanout.dispatch.costs.budget import Purse
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
 from langgraph_hpc_fanout.endpoints.protocol import Resumable

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from langgraph_hpc_fanout.dispatch.budget import Purse
-from langgraph_hpc_fanout.dispatch.spending import Spending
+from langgraph_hpc_fanout.dispatch.costs.budget import Purse
+from langgraph_hpc_fanout.dispatch.costs.spending import Spending
 from langgraph_hpc_fanout.records import Outcome
 
 EVENT_TYPE = "hpc_fanout.progress"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from properties import repeatable
 from scripted import Dispatch, Items, Scripted, fail, in_virtual_time, now
 
-from langgraph_hpc_fanout.dispatch.budget import Budget, Purse
-from langgraph_hpc_fanout.dispatch.charges import NO_CHARGE
+from langgraph_hpc_fanout.dispatch.costs.budget import Budget, Purse
+from langgraph_hpc_fanout.dispatch.costs.charges import NO_CHARGE
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.endpoints.price import Price

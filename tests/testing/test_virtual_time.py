@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import pytest
 
-from langgraph_hpc_fanout.dispatch.rates import Gate
+from langgraph_hpc_fanout.dispatch.pacing.gate import Gate
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.testing.virtual_time import DeadlockError, VirtualTimeLoop, run
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import is_plain, repeatable
 
-from langgraph_hpc_fanout.dispatch.budget import Purse
-from langgraph_hpc_fanout.dispatch.charges import Charge
-from langgraph_hpc_fanout.dispatch.spending import Spending
+from langgraph_hpc_fanout.dispatch.costs.budget import Purse
+from langgraph_hpc_fanout.dispatch.costs.charges import Charge
+from langgraph_hpc_fanout.dispatch.costs.spending import Spending
 from langgraph_hpc_fanout.endpoints.price import NODE_HOUR, PICODOLLARS
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import repeatable, texts
 
-from langgraph_hpc_fanout.dispatch.charges import NO_CHARGE, Charge, charge_of, cost_of
+from langgraph_hpc_fanout.dispatch.costs.charges import NO_CHARGE, Charge, charge_of, cost_of
 from langgraph_hpc_fanout.endpoints.price import NODE_HOUR, PICODOLLARS, Price
 from langgraph_hpc_fanout.records import Failure, Reply, Request, Usage
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import repeatable
 
-from langgraph_hpc_fanout.dispatch.windows import FixedWindow, RollingRate
+from langgraph_hpc_fanout.dispatch.pacing.rates import FixedWindow, RollingRate
 
 
 def leave(rate, start, end, amount=1.0):

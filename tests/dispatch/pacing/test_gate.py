@@ -13,8 +13,8 @@ from properties import repeatable
 from scripted import in_virtual_time
 
 from langgraph_hpc_fanout import Limits
-from langgraph_hpc_fanout.dispatch.bucket import TokenBucket
-from langgraph_hpc_fanout.dispatch.rates import Gate
+from langgraph_hpc_fanout.dispatch.pacing.bucket import TokenBucket
+from langgraph_hpc_fanout.dispatch.pacing.gate import Gate
 
 # -- the token bucket -------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from properties import repeatable
 from scripted import in_virtual_time, now
 
-from langgraph_hpc_fanout.dispatch.budget import Budget, Purse, reserve_in
-from langgraph_hpc_fanout.dispatch.charges import NO_CHARGE, Charge
+from langgraph_hpc_fanout.dispatch.costs.budget import Budget, Purse, reserve_in
+from langgraph_hpc_fanout.dispatch.costs.charges import NO_CHARGE, Charge
 from langgraph_hpc_fanout.endpoints.price import NODE_HOUR, PICODOLLARS, Price
 
 PARTS = ("prompt_tokens", "completion_tokens", "requests", "picodollars", "node_time")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from langgraph_hpc_fanout.dispatch.windows import FixedWindow, Rate, RollingRate
+from langgraph_hpc_fanout.dispatch.pacing.rates import FixedWindow, Rate, RollingRate
 from langgraph_hpc_fanout.endpoints.limits import Limits, window_seconds
 
 _BURST_SECONDS = 0.1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from properties import repeatable
 from scripted import in_virtual_time, now
 
-from langgraph_hpc_fanout.dispatch.node_time import NodeTime
+from langgraph_hpc_fanout.dispatch.costs.node_time import NodeTime
 
 spans = st.lists(st.tuples(st.floats(0, 1000), st.floats(0, 600)), min_size=1, max_size=20)
 

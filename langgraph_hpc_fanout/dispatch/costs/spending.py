@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from langgraph_hpc_fanout.dispatch.budget import Purse
-from langgraph_hpc_fanout.dispatch.charges import Charge
+from langgraph_hpc_fanout.dispatch.costs.budget import Purse
+from langgraph_hpc_fanout.dispatch.costs.charges import Charge
 
 
 @dataclass(frozen=True, slots=True)

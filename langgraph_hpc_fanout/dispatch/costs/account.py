@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from langgraph_hpc_fanout.dispatch.budget import reserve_in
-from langgraph_hpc_fanout.dispatch.charges import NO_CHARGE, Charge, charge_of, cost_of
-from langgraph_hpc_fanout.dispatch.node_time import NodeTime
+from langgraph_hpc_fanout.dispatch.costs.budget import reserve_in
+from langgraph_hpc_fanout.dispatch.costs.charges import NO_CHARGE, Charge, charge_of, cost_of
+from langgraph_hpc_fanout.dispatch.costs.node_time import NodeTime
 from langgraph_hpc_fanout.endpoints.price import price_of
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint
 from langgraph_hpc_fanout.records import Reply

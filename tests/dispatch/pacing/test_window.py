@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from properties import repeatable
 from simulated_server import MEDIAN, SIGMA, Client, Server
 
-from langgraph_hpc_fanout.dispatch.window import FIRST, MOST, Window
+from langgraph_hpc_fanout.dispatch.pacing.window import FIRST, MOST, Window
 
 HOUR = 3600.0
 SETTLED = {1: 2 * HOUR, 8: HOUR}

@@ -9,7 +9,7 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import Any
 
-from langgraph_hpc_fanout.dispatch.charges import NO_CHARGE, Charge
+from langgraph_hpc_fanout.dispatch.costs.charges import NO_CHARGE, Charge
 from langgraph_hpc_fanout.endpoints.price import NODE_HOUR, PICODOLLARS, Price
 
 _WHOLE = ("tokens", "requests")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from langgraph_hpc_fanout.dispatch.bucket import TokenBucket
+from langgraph_hpc_fanout.dispatch.pacing.bucket import TokenBucket
 
 _LEAST_SHARE = 0.05
 """Share of a rate below which refusals do not push it: something must go out to learn from."""

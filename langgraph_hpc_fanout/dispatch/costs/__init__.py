@@ -1,0 +1,1 @@
+"""What requests cost: prices made into charges, budgets, and the purses that pay."""
