@@ -127,6 +127,7 @@ class Window:
     """
 
     __slots__ = (
+        "_asked",
         "_backlog",
         "_best",
         "_ceiling",
@@ -158,6 +159,7 @@ class Window:
         self._starting = self._seeking
         self._rate = 0.0  # at home; 0 while unknown
         self._direction = 0  # of the trial under way: 1 up, -1 down, 0 none
+        self._asked = 0  # direction of the trial that a shock asks for
         self._turns = 0
         self._factor = _FASTEST if most is None else _STEP
         self._patience = _LEAST_PATIENCE
@@ -263,14 +265,16 @@ class Window:
             self._home = min(self._most, self._home + 1)  # all clients alike: shares even out
             self._go(self._home, 0, now)
             return
-        if shock:
-            self._rate = done.rate
-            self._patience = _LEAST_PATIENCE
-        elif self._held < self._patience and not self._is_told(now, _TOLD_TRIPS):
+        if shock:  # latencies lag behind a change: the next round tells the rate
+            self._asked, self._rate, self._patience = -shock, 0.0, _LEAST_PATIENCE
             self._go(self._home, 0, now)
-            return
-        self._turns = (self._turns + 1) % _TURNS
-        self._try(-shock or (1 if self._turns else -1), now, asked=bool(shock))
+        elif self._asked:
+            self._try(self._asked, now, asked=True)
+        elif self._held >= self._patience or self._is_told(now, _TOLD_TRIPS):
+            self._turns = (self._turns + 1) % _TURNS
+            self._try(1 if self._turns else -1, now, asked=False)
+        else:
+            self._go(self._home, 0, now)
 
     def _feel(self, pace: float) -> int:
         """Fold a pace into the long average; says whether it is a shock: 1 slower, -1 faster."""
@@ -305,7 +309,7 @@ class Window:
 
     def _try(self, direction: int, now: float, *, asked: bool) -> None:
         """Begin a trial in a direction, or stay at home where it makes no sense."""
-        self._held = 0
+        self._held = self._asked = 0
         target = self._above(now) if direction > 0 else self._below(now, asked=asked)
         self._go(target, direction if target != self._home else 0, now)
 
@@ -350,7 +354,7 @@ class Window:
         if self._direction > 0:
             self._reject()
         self._home, self._rate, self._factor = max(1, limit), 0.0, _STEP
-        self._starting, self._held = False, 0
+        self._starting, self._held, self._asked = False, 0, 0
         self._go(self._home, 0, now)
 
     def _go(self, limit: int, direction: int, now: float) -> None:

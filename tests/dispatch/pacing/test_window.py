@@ -89,6 +89,15 @@ def test_it_never_exceeds_what_no_client_needs():
     assert max(limit for _, limit in client.limits) == MOST
 
 
+@pytest.mark.parametrize("slots", [64, 256])
+def test_trials_of_smaller_windows_are_rare(slots):
+    server = Server(slots)
+    (client,) = served(server, Window(None))
+    server.run(HOUR)
+    limits = [limit for at, limit in client.limits if at >= 900.0]
+    assert sum(limit < 0.9 * slots for limit in limits) <= 0.14 * len(limits)
+
+
 # -- what the user said -----------------------------------------------------------------------
 
 
@@ -123,6 +132,17 @@ def test_it_follows_a_server_whose_slots_halve_or_double(before, after, kind):
     server.run(1_800.0)
     assert server.run(2_700.0) >= 0.94
     assert 0.9 <= mean_limit(client, 1_800.0) / after <= 2
+
+
+def test_a_pace_that_jumps_brings_a_given_window_down_though_nothing_was_refused():
+    server = Server(64)
+    (client,) = served(server, Window(64))
+    server.run(600.0)
+    assert client.window.limit == 64
+    server.slots = 16
+    server.run(1_800.0)
+    assert server.run(2_700.0) >= 0.95
+    assert mean_limit(client, 1_800.0) <= 2 * 16
 
 
 def answers(window, seconds, count, *, now=0.0, tokens=0, used=1.0):
