@@ -49,13 +49,10 @@ class Estimates:
             completion = most
         return request.prompt_tokens * known.prompt_ratio + completion
 
-    def seconds(self, kind: Hashable, request: Request) -> float | None:
-        """Seconds that a typical answer takes; None before the first answer of the kind."""
+    def pace(self, kind: Hashable) -> float | None:
+        """Seconds that a token takes, of all endpoints; None before the first answer."""
         known = self._kinds.get(kind)
-        if known is None:
-            return None
-        most = math.inf if request.max_tokens is None else request.max_tokens
-        return known.token_seconds * min(known.completion, most)
+        return None if known is None else known.token_seconds
 
     def slow_after(self, kind: Hashable) -> float | None:
         """Seconds after which an answer is late: 95 % take less.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class IdleLanes:
                 self.discard(lane)
         return room
 
-    def pick(self, job: Job, avoid: Iterable[Lane] = ()) -> Lane | None:
+    def pick(self, job: Job, avoid: Collection[Lane] = ()) -> Lane | None:
         """One with room that the job may use: of few the least busy, of many the less busy of two.
 
         Two draws are nearly as good as a look at all (Mitzenmacher, "The Power of Two Choices in
@@ -78,7 +78,7 @@ class IdleLanes:
         return found or _least_busy(self.all(), job, avoid)
 
 
-def _least_busy(lanes: list[Lane], job: Job, avoid: Iterable[Lane]) -> Lane | None:
+def _least_busy(lanes: list[Lane], job: Job, avoid: Collection[Lane]) -> Lane | None:
     fit = [lane for lane in lanes if job.may_use(lane) and lane not in avoid]
     return min(fit, key=_load_of) if fit else None
 

@@ -13,7 +13,7 @@ from langgraph_hpc_fanout.dispatch.health import PROBE_SECONDS, Condition, State
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.pacing.gate import Gate
 from langgraph_hpc_fanout.dispatch.pacing.window import Window
-from langgraph_hpc_fanout.dispatch.retry import ACTIONS
+from langgraph_hpc_fanout.dispatch.retry import ACTIONS, actions_at
 from langgraph_hpc_fanout.endpoints.gauges import Gauged
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint, Health
 from langgraph_hpc_fanout.endpoints.tags import tags_of
@@ -33,6 +33,8 @@ _CROWDING = 0.1
 """Share of answers, of the last sixty or so, that must be refusals to say that a window is too
 wide: strays, and a rate that others share, say nothing of it."""
 _CROWDING_GAIN = 1 / 64
+_GAIN = 0.1
+"""Weight of the newest answer in the average pace."""
 _GAUGE_SECONDS = 5.0
 """Seconds between two looks at a server's gauges."""
 
@@ -53,6 +55,7 @@ class Lane:
         self.name = endpoint.name
         self.tags: frozenset[str] = tags_of(endpoint)
         self.serves: frozenset[str] = frozenset()
+        self.actions = actions_at(endpoint)
         self.condition = Condition()
         self.window = Window(endpoint.limits.concurrency)
         self.account = Account(endpoint)
@@ -72,6 +75,7 @@ class Lane:
         self._refusals = 0
         # What waits somewhere else, or travels in company, has a width of the endpoint's own.
         self._adapts = endpoint.bundling.max_items == 1 and not endpoint.bundling.queues
+        self.pace: float | None = None  # seconds that a token takes here
         self._crowding = 0.0
         self._gauged = endpoint if self._finds_width and isinstance(endpoint, Gauged) else None
         self._gauging: asyncio.Task[None] | None = None
@@ -370,6 +374,9 @@ class Lane:
         if failure is None:
             tokens = 0 if reply.usage is None else reply.usage.completion_tokens
             self.window.succeeded(now, seconds, tokens, self.in_flight + 1)
+            if tokens:
+                pace = seconds / tokens
+                self.pace = pace if self.pace is None else self.pace + _GAIN * (pace - self.pace)
         is_crowded = failure is not None and failure.kind in _CROWDED
         self._crowding += (is_crowded - self._crowding) * _CROWDING_GAIN
         if is_crowded and self._crowding > _CROWDING:

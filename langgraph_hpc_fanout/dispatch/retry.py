@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import enum
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from langgraph_hpc_fanout.endpoints.protocol import Action, Endpoint
 from langgraph_hpc_fanout.records import FailureKind
 
 _RETRIES_A_SECOND = 10.0
 """Those that time pays for, as in Finagle."""
 _SAVED_AT_FIRST = 100.0
 _MOST_SAVED = 1_000.0
-
-
-class Action(enum.Enum):
-    """What the scheduler does with a request that came back without an answer."""
-
-    GIVE_UP = "the item fails"
-    TRY_AGAIN = "counts as an attempt; elsewhere at once, here after a backoff"
-    WAIT = "the server turned it away; costs patience, not an attempt"
-    PROBE = "the server is not there (yet); the lane stops pulling and probes"
-    ABORT = "the run cannot go on"
 
 
 ACTIONS: Mapping[FailureKind, Action] = MappingProxyType(
@@ -40,6 +30,12 @@ ACTIONS: Mapping[FailureKind, Action] = MappingProxyType(
         "cancelled": Action.GIVE_UP,
     }
 )
+
+
+def actions_at(endpoint: Endpoint) -> Mapping[FailureKind, Action]:
+    """What follows from failures at an endpoint: the table, with what is different there."""
+    own: Mapping[FailureKind, Action] = getattr(endpoint, "actions", {})
+    return {**ACTIONS, **own} if own else ACTIONS
 
 
 @dataclass(frozen=True, slots=True)

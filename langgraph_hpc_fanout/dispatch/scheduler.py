@@ -16,12 +16,15 @@ from langgraph_hpc_fanout.dispatch.idle import IdleLanes
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.policy import Policy
-from langgraph_hpc_fanout.dispatch.retry import ACTIONS, Action, RetryBudget
-from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Endpoint
+from langgraph_hpc_fanout.dispatch.retry import RetryBudget
+from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Action, Endpoint
 from langgraph_hpc_fanout.records import Failure, FailureKind, Reply
 
 logger = logging.getLogger("langgraph_hpc_fanout")
 
+_QUICK_DRAWS = 4
+_SLOW = 1.5
+"""Pace of a lane, over the usual one, with which it is no help to a request that is late."""
 _MOST_REASONS = 4
 _LATE_SECONDS = 0.25
 """Least seconds between two looks for requests that are late."""
@@ -286,7 +289,7 @@ class Scheduler:
             self._learn(job, ticket, reply, seconds)
             self._settle(job, ticket, reply, lane, seconds)
             return
-        action = ACTIONS[failure.kind]
+        action = lane.actions[failure.kind]
         if action is Action.ABORT:
             self._abort(job, [failure])
         elif action is Action.GIVE_UP:
@@ -441,7 +444,7 @@ class Scheduler:
         self, job: Job, ticket: Ticket, reply: Reply, failure: Failure, lane: Lane, seconds: float
     ) -> None:
         now = self.loop.time()
-        action = ACTIONS[failure.kind]
+        action = lane.actions[failure.kind]
         _note(ticket, action, now)
         delay = reply.retry_after
         if delay is None:
@@ -534,12 +537,22 @@ class Scheduler:
         lane = None if ticket.bundle is None else ticket.bundle.lane
         if lane is None or lane.endpoint.bundling.queues:
             return True  # it has waited in a queue, which says nothing
-        idle = self.idle.pick(job, (lane,))
+        idle = self._quick_lane(job, lane)
         if idle is None or not self._hedges.take(self.expected_tokens(job, ticket)):
             return False
         job.hedge(ticket, lane)
         idle.wake()
         return True
+
+    def _quick_lane(self, job: Job, busy: Lane) -> Lane | None:
+        """A lane with room that is not known to be slow, and is not this."""
+        usual, avoid = self._estimates.pace(job.kind), {busy}
+        for _ in range(_QUICK_DRAWS):
+            lane = self.idle.pick(job, avoid)
+            if lane is None or lane.pace is None or usual is None or lane.pace < _SLOW * usual:
+                return lane
+            avoid.add(lane)
+        return None
 
     # -- endings --------------------------------------------------------------------------
 

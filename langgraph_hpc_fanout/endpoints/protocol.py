@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.records import Failure, Reply, Request
+
+
+class Action(enum.Enum):
+    """What the dispatcher does with a request that came back without an answer."""
+
+    GIVE_UP = "the item fails"
+    TRY_AGAIN = "counts as an attempt; elsewhere at once, here after a backoff"
+    WAIT = "the server turned it away; costs patience, not an attempt"
+    PROBE = "the server is not there (yet); the lane stops pulling and probes"
+    ABORT = "the run cannot go on"
+
 
 FUNCTIONS = "(functions)"
 """A name among an endpoint's models: it can also call functions that live where it works."""
@@ -69,7 +81,9 @@ class Endpoint(Protocol):
       request's fault. If it ends early, or raises, the requests without a reply count as lost
       and are sent again.
     - A cancelled `send` lets go of its connection at once.
-    - It may have `tags`, a set of words by which tasks require or forbid it.
+    - It may have `tags`, a set of words by which tasks require or forbid it; a `price`; and
+      `actions`, a mapping of kinds of failures to what is to follow from them here, where that
+      is something else than `dispatch.retry` says.
     - No secret appears in `name`, `repr()` or in a failure's message.
     """
 

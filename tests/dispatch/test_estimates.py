@@ -30,7 +30,7 @@ def learned(lengths, *, asked=None, prompt_tokens=100, seconds=None):
 def test_before_the_first_answer_the_most_is_reserved_or_256():
     assert Estimates().tokens("kind", request(max_tokens=4096)) == 100 + 4096
     assert Estimates().tokens("kind", request()) == 100 + 256
-    assert Estimates().seconds("kind", request()) is None
+    assert Estimates().pace("kind") is None
 
 
 def test_answers_of_one_length_are_reserved_as_they_are():
@@ -81,10 +81,8 @@ def test_the_reserve_lies_between_the_mean_and_two_deviations_more(seed, log_med
     assert 0.7 * mean < tokens < mean + 2.5 * deviation
 
 
-def test_seconds_follow_the_length_and_its_bound():
-    estimates = learned([100] * 10)
-    assert estimates.seconds("kind", request()) == pytest.approx(2.0)
-    assert estimates.seconds("kind", request(max_tokens=50)) == pytest.approx(1.0)
+def test_the_pace_is_that_of_a_token():
+    assert learned([100, 20, 60] * 10).pace("kind") == pytest.approx(0.02)
 
 
 def test_nothing_is_late_before_twenty_answers():

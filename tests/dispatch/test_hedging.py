@@ -107,6 +107,15 @@ async def test_nothing_is_hedged_while_other_items_wait():
 
 
 @in_virtual_time
+async def test_a_slow_endpoint_is_no_help():
+    a, _ = pair()
+    slow, quick = Scripted("slow", latency=5.0), Scripted("quick", concurrency=1)
+    items = await ask(200, a, slow, quick)
+    answer = items.answers[a.calls[30].key]
+    assert (answer.lane, answer.attempts) == ("quick", 2)
+
+
+@in_virtual_time
 async def test_what_waits_in_a_queue_is_not_late():
     queue = Scripted("queue", latency=200.0, bundling=Bundling(4, queues=True))
     b = Scripted("b", concurrency=2)

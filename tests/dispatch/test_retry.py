@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from properties import repeatable
 
 from langgraph_hpc_fanout import Retry
-from langgraph_hpc_fanout.dispatch.retry import ACTIONS, Action, RetryBudget
+from langgraph_hpc_fanout.dispatch.retry import ACTIONS, RetryBudget, actions_at
+from langgraph_hpc_fanout.endpoints.protocol import Action
 from langgraph_hpc_fanout.records import FailureKind
 
 
@@ -141,3 +142,17 @@ def test_what_answers_saved_up_is_not_lost_in_time():
     assert taken(budget, 5.0) == 500
     assert budget.wait(5.0) > 0
     assert budget.wait(5.2) == 0.0
+
+
+# Endpoints that differ
+
+
+class Odd:
+    name = "odd"
+    actions = {"timeout": Action.GIVE_UP}  # noqa: RUF012 - as a user would write it
+
+
+def test_an_endpoint_may_want_something_else_done():
+    assert actions_at(Odd())["timeout"] is Action.GIVE_UP
+    assert actions_at(Odd())["transient"] is Action.TRY_AGAIN
+    assert actions_at(object()) is ACTIONS

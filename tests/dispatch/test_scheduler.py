@@ -14,6 +14,7 @@ from scripted import Dispatch, Items, Scripted, ask, fail, in_virtual_time, now
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.dispatch.scheduler import explain
+from langgraph_hpc_fanout.endpoints.protocol import Action
 from langgraph_hpc_fanout.records import Failure
 
 NO_JITTER = Retry(base=1e-9, cap=1e-9)
@@ -227,6 +228,20 @@ async def test_a_token_refused_by_the_probe_ends_the_job():
     items = await ask(100, a, b)
     assert items.aborted == [denied]
     assert now() == pytest.approx(0.0)
+
+
+@in_virtual_time
+async def test_what_follows_from_a_failure_may_differ_by_endpoint():
+    """At one endpoint a timeout leaves the request running, so that it is not asked again."""
+    odd = Scripted("odd", models=["m"], script=lambda call: "hang")
+    odd.actions = {"timeout": Action.GIVE_UP}
+    usual = Scripted("usual", models=["n"], script=lambda call: "hang")
+    async with Dispatch(odd, usual) as dispatch:
+        retry = Retry(timeout=5.0, attempts=3, base=1e-9)
+        asked = [dispatch.ask(Items(1, model=model), retry=retry) for model in "mn"]
+        at_odd, at_usual = await asyncio.gather(*asked)
+    assert at_odd.answers["0"].attempts == 1
+    assert at_usual.answers["0"].attempts == 3
 
 
 # Being turned away

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from properties import repeatable
 from scripted import CoarseLoop, Dispatch, Items, Scripted, fail, most_in_a_window, now
 
-from langgraph_hpc_fanout.dispatch.retry import ACTIONS, Action, Retry
+from langgraph_hpc_fanout.dispatch.retry import ACTIONS, Retry
+from langgraph_hpc_fanout.endpoints.protocol import Action
 from langgraph_hpc_fanout.records import Failure, FailureKind
 from langgraph_hpc_fanout.testing.virtual_time import VirtualTimeLoop
 

@@ -14,7 +14,7 @@ def line(event: Event) -> str:
         f"{event['node']}: {event['done']}/{event['total']} done, {event['ok']} ok, "
         f"{failures(event)} failed{kinds}, {event['in_flight']} in flight, "
         f"{items_per_second(event):.1f} items/s, {tokens_per_second(event):.0f} tokens/s, "
-        f"{event['seconds']:.1f} s"
+        f"{event['seconds']:.1f} s{_and(cost(event))}"
     )
 
 
@@ -34,8 +34,25 @@ def tokens_per_second(event: Event) -> float:
 
 
 def speed(event: Event) -> str:
-    """Both rates in words."""
-    return f"{items_per_second(event):,.1f} items/s, {tokens_per_second(event):,.0f} tokens/s"
+    """Both rates in words, and the cost where there is one."""
+    rates = f"{items_per_second(event):,.1f} items/s, {tokens_per_second(event):,.0f} tokens/s"
+    return f"{rates}{_and(cost(event))}"
+
+
+def cost(event: Event) -> str:
+    """Dollars and node-hours so far, and those that the whole run will take; empty without any."""
+    if (so_far := event.get("cost")) is None:
+        return ""
+    projected = so_far["projected"] or so_far
+    amounts = [
+        (so_far["usd"], projected["usd"], _dollars),
+        (so_far["node_hours"], projected["node_hours"], _node_hours),
+    ]
+    return ", ".join(
+        f"{words(now)} of about {words(whole)}" if whole > now else words(now)
+        for now, whole, words in amounts
+        if whole
+    )
 
 
 def counted(event: Event) -> str:
@@ -66,6 +83,18 @@ def times(event: Event, *, ended: bool) -> str:
 def duration(seconds: float) -> str:
     """Hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds)))
+
+
+def _dollars(usd: float) -> str:
+    return f"${usd:,.2f}" if usd >= 1 else f"${usd:.2g}"
+
+
+def _node_hours(hours: float) -> str:
+    return f"{hours:,.3g} node-hours"
+
+
+def _and(words: str) -> str:
+    return words and f", {words}"
 
 
 def _rate(count: int, event: Event) -> float:

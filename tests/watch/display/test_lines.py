@@ -35,6 +35,24 @@ def test_the_line_of_a_run_that_took_no_time():
 
 
 @pytest.mark.parametrize(
+    ("usd", "hours", "share", "words"),
+    [
+        (0.0, 0.0, 0.5, ""),
+        (1.5, 0.0, 0.5, ", $1.50 of about $3.00"),
+        (0.00042, 0.0, 1.0, ", $0.00042"),
+        (0.0, 12.0, 0.5, ", 12 node-hours of about 24 node-hours"),
+        (2.0, 3.0, 1.0, ", $2.00, 3 node-hours"),
+    ],
+)
+def test_the_line_says_what_it_costs_and_will_cost(usd, hours, share, words):
+    amounts = {"usd": usd, "node_hours": hours}
+    projected = {name: amount / share for name, amount in amounts.items()}
+    told = event() | {"cost": {**amounts, "projected": projected}}
+    assert line(told) == LINE + words
+    assert line(event() | {"cost": {**amounts, "projected": None}}).startswith(LINE)
+
+
+@pytest.mark.parametrize(
     ("fields", "ended", "words"),
     [
         ({}, False, "0:00:08, 0:00:10 left"),
