@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from langgraph_hpc_fanout.dispatch.estimates import Estimates
+from langgraph_hpc_fanout.dispatch.idle import IdleLanes
+from langgraph_hpc_fanout.dispatch.job import Job, Ticket
+
+if TYPE_CHECKING:
+    from langgraph_hpc_fanout.dispatch.lane import Lane
+
+_SECONDS = 0.25
+"""Least seconds between two looks for requests that are late."""
+_DRAWS = 4
+"""Lanes that are looked at for a quick one."""
+_SLOW = 1.5
+"""Pace of a lane, over the usual one, with which it is no help to a request that is late."""
+
 
 class HedgeBudget:
     """Tokens that may be spent on second requests, as a share of those that answers used.
@@ -34,3 +53,79 @@ class HedgeBudget:
             return False
         self._level -= tokens
         return True
+
+
+class Hedging:
+    """Has requests that are late asked a second time, while lanes are idle and nothing waits.
+
+    Args:
+        share: Of tokens, see `HedgeBudget`.
+        estimates: Which requests are late.
+        idle: Lanes that may have room.
+        jobs: Those there are; looked at anew each time.
+    """
+
+    def __init__(
+        self, share: float, estimates: Estimates, idle: IdleLanes, jobs: Sequence[Job]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._budget = HedgeBudget(share)
+        self._estimates = estimates
+        self._idle = idle
+        self._jobs = jobs
+        self._timer: asyncio.TimerHandle | None = None
+
+    def answered(self, tokens: float) -> None:
+        """A request that used so many tokens has its answer."""
+        self._budget.answered(tokens)
+
+    def watch(self) -> None:
+        """A lane has nothing to do: see to requests that are late, now and later."""
+        if self._budget.is_on and self._timer is None:
+            self._look()
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        waits = [self._hedge_late(job, now) for job in self._jobs if job.may_hedge]
+        if (wait := min(waits, default=math.inf)) < math.inf:
+            self._timer = self._loop.call_later(max(wait, _SECONDS), self._look)
+
+    def _hedge_late(self, job: Job, now: float) -> float:
+        """Ask elsewhere for requests of a job that are late; returns when to look again."""
+        if not job.is_drained or (late := self._estimates.slow_after(job.kind)) is None:
+            return math.inf
+        for ticket in list(job.in_flight):
+            if (wait := ticket.sent + late - now) > 0:
+                return wait
+            if ticket.twin is None and not self._hedge(job, ticket):
+                break
+        return _SECONDS
+
+    def _hedge(self, job: Job, ticket: Ticket) -> bool:
+        """Ask elsewhere for what a request asks, if that can be done; False if none could be."""
+        lane = None if ticket.bundle is None else ticket.bundle.lane
+        if lane is None or lane.endpoint.bundling.queues:
+            return True  # it has waited in a queue, which says nothing
+        quick = self._quick_lane(job, lane)
+        tokens = self._estimates.tokens(job.kind, ticket.request)
+        if quick is None or not self._budget.take(tokens):
+            return False
+        job.hedge(ticket, lane)
+        quick.wake()
+        return True
+
+    def _quick_lane(self, job: Job, busy: Lane) -> Lane | None:
+        """A lane with room that is not known to be slow, and is not this."""
+        usual, avoid = self._estimates.pace(job.kind), {busy}
+        for _ in range(_DRAWS):
+            lane = self._idle.pick(job, avoid)
+            if lane is None or lane.pace is None or usual is None or lane.pace < _SLOW * usual:
+                return lane
+            avoid.add(lane)
+        return None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from langgraph_hpc_fanout.dispatch.costs.budget import Purse
 from langgraph_hpc_fanout.dispatch.costs.charges import NO_CHARGE, Charge
+from langgraph_hpc_fanout.dispatch.health import State
 from langgraph_hpc_fanout.dispatch.ordering import Order, queue_in
 from langgraph_hpc_fanout.dispatch.retry import Retry, RetryBudget
 from langgraph_hpc_fanout.records import Failure, Reply, Request
@@ -198,6 +199,12 @@ class Job:
     def may_use(self, lane: Lane) -> bool:
         """Whether a lane serves the model, and its tags are such that it may see the tickets."""
         return self.model in lane.serves and (not self._is_choosy or self.admits(lane.tags))
+
+    def may_be_served_by(self, lane: Lane) -> bool:
+        """Whether a lane serves it, or may come to."""
+        if not lane.condition.may_recover or not self.admits(lane.tags):
+            return False
+        return lane.state is State.COLD or self.model in lane.serves or not lane.serves
 
     def admits(self, tags: frozenset[str]) -> bool:
         """Whether an endpoint with these tags may see the tickets."""

@@ -332,7 +332,7 @@ class Lane:
             return  # it was overdue
         ticket.bundle = None
         if ticket.reserved is not None:
-            self._scheduler.charge(job, ticket, reply, self)
+            self._scheduler.cashier.charge(job, ticket, reply, self)
         if ticket.open:
             bundle.awaited -= 1
         if self._gate is not None:

@@ -8,42 +8,21 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 
-from langgraph_hpc_fanout.dispatch.costs.budget import Budget, Purse
+from langgraph_hpc_fanout.dispatch.costs.budget import Budget
+from langgraph_hpc_fanout.dispatch.costs.cashier import Cashier
 from langgraph_hpc_fanout.dispatch.estimates import Estimates
 from langgraph_hpc_fanout.dispatch.health import State
-from langgraph_hpc_fanout.dispatch.hedging import HedgeBudget
+from langgraph_hpc_fanout.dispatch.hedging import Hedging
 from langgraph_hpc_fanout.dispatch.idle import IdleLanes
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.policy import Policy
+from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError, explain, why_not
 from langgraph_hpc_fanout.dispatch.retry import RetryBudget
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Action, Endpoint
-from langgraph_hpc_fanout.records import Failure, FailureKind, Reply
+from langgraph_hpc_fanout.records import Failure, Reply
 
 logger = logging.getLogger("langgraph_hpc_fanout")
-
-_QUICK_DRAWS = 4
-_SLOW = 1.5
-"""Pace of a lane, over the usual one, with which it is no help to a request that is late."""
-_MOST_REASONS = 4
-_LATE_SECONDS = 0.25
-"""Least seconds between two looks for requests that are late."""
-
-
-_REFUSED_AT_ONCE = 64
-"""Most tickets in a row that are refused for want of money before others may run."""
-
-
-class NoEndpointError(LookupError):
-    """No endpoint serves the model that is asked for; the message says why for each.
-
-    Attributes:
-        kind: The kind of failure that this is to who asked.
-    """
-
-    def __init__(self, message: str, kind: FailureKind = "cold") -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 class Scheduler:
@@ -71,16 +50,13 @@ class Scheduler:
         self._rng = rng or random.Random()
         self._policy = policy
         self.idle = IdleLanes(self._rng)
-        self.purse = Purse(budget, "pool")
+        self.cashier = Cashier(budget, self)
         self._jobs: list[Job] = []
-        self._short: set[Job] = set()
         self._turns = 0.0
         self._timer: tuple[float, asyncio.Handle] | None = None
         self._changed = asyncio.Event()
         self._estimates = Estimates()
-        self._hedges = HedgeBudget(policy.hedging)
-        self._late_timer: asyncio.TimerHandle | None = None
-        self._refusing: set[Job] = set()
+        self._hedging = Hedging(policy.hedging, self._estimates, self.idle, self._jobs)
         self._leaving: dict[asyncio.Task[None], Lane] = {}
 
     @property
@@ -131,7 +107,7 @@ class Scheduler:
                 "the same name.",
                 "permanent",
             )
-        raise NoEndpointError(explain([_why_not(lane) for lane in lanes], model))
+        raise NoEndpointError(explain([why_not(lane) for lane in lanes], model))
 
     def _admitted(self, require: frozenset[str], forbid: frozenset[str]) -> list[Lane]:
         """The lanes that these tags leave.
@@ -158,7 +134,7 @@ class Scheduler:
         job.retries = RetryBudget(self._policy.retries, self.loop.time())
         job.turns = self._turns
         self._jobs.append(job)
-        self._open_account(job)
+        self.cashier.open_account(job)
         for lane in self.lanes:
             lane.start()
         self._wake_all()
@@ -182,18 +158,17 @@ class Scheduler:
     def remove(self, job: Job) -> None:
         """Close a job: nothing more is sent for it, what is in flight is cancelled."""
         job.close()
-        self._short.discard(job)
+        self.cashier.forget(job)
         if job in self._jobs:
             self._jobs.remove(job)
 
     async def close(self) -> None:
         """Abort all jobs and close all lanes."""
         for job in list(self._jobs):
-            self._abort(job, [Failure("cancelled", "The pool was closed.")])
+            self.abort(job, [Failure("cancelled", "The pool was closed.")])
         if self._timer is not None:
             self._timer[1].cancel()
-        if self._late_timer is not None:
-            self._late_timer.cancel()
+        self._hedging.stop()
         lanes = (*self.lanes, *self._leaving.values())
         await asyncio.gather(*(lane.close() for lane in lanes), return_exceptions=True)
         self._changed.set()
@@ -211,7 +186,7 @@ class Scheduler:
             lane.account.check(job)
         self.lanes.append(lane)
         for job in self._jobs:
-            job.purses = self._purses_of(job)
+            self.cashier.take_on(job)
         if self.busy:
             lane.start()
         return lane
@@ -239,14 +214,13 @@ class Scheduler:
             if (
                 job.may_use(lane)
                 and (ticket := job.take(lane)) is not None
-                and (not job.purses or self._pay(job, ticket, lane))
+                and (not job.purses or self.cashier.pay(job, ticket, lane))
             ):
                 # Turns that a job had no use for are not made up for.
                 self._turns = max(self._turns, job.turns)
                 job.turns = self._turns + 1.0 / job.weight
                 return job, ticket
-        if self._hedges.is_on and self._late_timer is None:
-            self._watch_late()
+        self._hedging.watch()
         return None
 
     def peek(self, lane: Lane) -> tuple[Job, Ticket] | None:
@@ -287,13 +261,13 @@ class Scheduler:
         failure = reply.failure
         if failure is None:
             self._learn(job, ticket, reply, seconds)
-            self._settle(job, ticket, reply, lane, seconds)
+            self.settle(job, ticket, reply, lane, seconds)
             return
         action = lane.actions[failure.kind]
         if action is Action.ABORT:
-            self._abort(job, [failure])
+            self.abort(job, [failure])
         elif action is Action.GIVE_UP:
-            self._settle(job, ticket, reply, lane, seconds)
+            self.settle(job, ticket, reply, lane, seconds)
         else:
             self._try_again(job, ticket, reply, failure, lane, seconds)
 
@@ -305,12 +279,12 @@ class Scheduler:
 
     def _why_nobody(self, job: Job) -> list[Failure]:
         """Why no lane can serve a job, for each that its tags do not keep out."""
-        reasons = [_why_not(lane) for lane in self.lanes if job.admits(lane.tags)]
+        reasons = [why_not(lane) for lane in self.lanes if job.admits(lane.tags)]
         return reasons or [Failure("cold", "The last endpoint that could be asked has left.")]
 
     def why_not(self) -> list[Failure]:
         """For each endpoint, why it does not serve a model that no lane serves."""
-        return [_why_not(lane) for lane in self.lanes]
+        return [why_not(lane) for lane in self.lanes]
 
     def _who_serves_what(self) -> str:
         served = [
@@ -322,11 +296,11 @@ class Scheduler:
 
     def _check(self, job: Job) -> None:
         if denied := self._denied():
-            self._abort(job, denied)
-        elif any(_may_serve(lane, job) for lane in self.lanes):
+            self.abort(job, denied)
+        elif any(job.may_be_served_by(lane) for lane in self.lanes):
             job.lost_at = None
         elif not self._is_worth_waiting(job):
-            self._abort(job, self._why_nobody(job))
+            self.abort(job, self._why_nobody(job))
 
     def _is_worth_waiting(self, job: Job) -> bool:
         """Whether a lane that has answered before may come back in time; they are probed."""
@@ -354,90 +328,6 @@ class Scheduler:
         failures = [lane.failure for lane in self.lanes]
         return [failure for failure in failures if failure is not None and failure.kind == "auth"]
 
-    # -- money ----------------------------------------------------------------------------
-
-    def charge(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane) -> None:
-        """Settle what an attempt has cost; who waits for what was reserved may go on."""
-        lane.account.settle(job, ticket, reply, self.loop.time())
-        if self._short:
-            short, self._short = self._short, set()
-            for each in short:
-                self.offer(each)
-
-    def _open_account(self, job: Job) -> None:
-        job.purses = self._purses_of(job)
-        try:
-            for lane in self.lanes:
-                if _may_serve(lane, job):
-                    lane.account.check(job)
-        except ValueError as error:
-            self._abort(job, [Failure("budget", str(error))])
-
-    def _purses_of(self, job: Job) -> Sequence[Purse]:
-        """What pays for a job: nothing, where there is neither a limit nor a price."""
-        purses = [self.purse] if job.purse is None else [job.purse, self.purse]
-        is_limited = any(purse.budget is not None for purse in purses)
-        is_priced = any(lane.account.price is not None for lane in self.lanes)
-        return purses if is_limited or is_priced else ()
-
-    def _pay(self, job: Job, ticket: Ticket, lane: Lane) -> bool:
-        """Reserve what sending a ticket may cost; where that cannot be, it is not sent."""
-        now = self.loop.time()
-        try:
-            if lane.account.reserve(job, ticket, now):
-                return True
-            refused = lane.account.refusal(job, ticket, now)
-        except ValueError as error:
-            self._abort(job, [Failure("budget", str(error))])
-            return False
-        if job.cancel_twin(ticket):
-            return False
-        if refused is None:
-            job.untake(ticket)
-            self._short.add(job)  # what is in flight may turn out to cost less
-        elif self._is_cheaper_elsewhere(job, ticket, lane, now):
-            job.keep_from(ticket, lane)
-            self._wake_one(job, ticket)
-        else:
-            self._refuse(job, ticket, lane, refused)
-        return False
-
-    def _is_cheaper_elsewhere(self, job: Job, ticket: Ticket, lane: Lane, now: float) -> bool:
-        return any(
-            job.may_use(other)
-            and other.account.price != lane.account.price
-            and ticket.avoid.get(other) != math.inf
-            and other.account.refusal(job, ticket, now) is None
-            for other in self.lanes
-        )
-
-    def _refuse(self, job: Job, ticket: Ticket, lane: Lane, why: str) -> None:
-        """What cannot be paid for any more fails; if nothing ever was, nothing can be done."""
-        failure = Failure("budget", why)
-        limited = [purse for purse in job.purses if purse.budget is not None]
-        if not ticket.attempts and all(purse.is_unused for purse in limited):
-            self._abort(job, [failure])
-            return
-        self._settle(job, ticket, Reply(0, failure=failure), lane, 0.0)
-        if job.open and job not in self._refusing:
-            self._refusing.add(job)
-            self.loop.call_soon(self._refuse_more, job, lane)
-
-    def _refuse_more(self, job: Job, lane: Lane) -> None:
-        """See whether anything of what waits can be paid for; a lane's rate must not hold it up."""
-        for _ in range(_REFUSED_AT_ONCE):
-            ticket = job.take(lane) if job.open and job.may_use(lane) else None
-            if ticket is None:
-                self._refusing.discard(job)
-                return
-            if self._pay(job, ticket, lane):
-                lane.account.give_back(job, ticket)
-                job.untake(ticket)
-                self._refusing.discard(job)
-                self.offer(job)
-                return
-        self.loop.call_soon(self._refuse_more, job, lane)
-
     # -- failures -----------------------------------------------------------------------
 
     def _try_again(
@@ -456,7 +346,7 @@ class Scheduler:
         last = _last_moment(job, ticket)
         in_time = now + delay < last or (now < last and self._may_go_elsewhere(job, ticket, lane))
         if ticket.faults >= job.retry.attempts or not in_time:
-            self._settle(job, ticket, reply, lane, seconds)
+            self.settle(job, ticket, reply, lane, seconds)
             return
         if ticket.expiry is not None:
             ticket.expiry.cancel()
@@ -488,11 +378,12 @@ class Scheduler:
 
     def _offer_again(self, job: Job, ticket: Ticket) -> None:
         """Let a ticket be taken by a lane that it does not avoid, now or later."""
-        self._wake_one(job, ticket)
+        self.wake_one(job, ticket)
         if (due := job.next_retry()) is not None:
             self._set_timer(due)
 
-    def _wake_one(self, job: Job, ticket: Ticket) -> None:
+    def wake_one(self, job: Job, ticket: Ticket) -> None:
+        """Let a ticket be taken at once, if a lane that it does not avoid has room."""
         if (lane := self.idle.pick(job, ticket.avoid)) is not None:
             lane.wake()
 
@@ -505,61 +396,19 @@ class Scheduler:
             for other in self.lanes
         )
 
-    # -- hedges ---------------------------------------------------------------------------
-
     def _learn(self, job: Job, ticket: Ticket, reply: Reply, seconds: float) -> None:
         """Take in how much an answer took."""
         if (usage := reply.usage) is not None:
             self._estimates.learn(job.kind, ticket.request, usage, seconds)
-            self._hedges.answered(usage.total_tokens)
-
-    def _watch_late(self) -> None:
-        """A lane has nothing to do: see to requests that are late, now and later."""
-        self._late_timer = None
-        now = self.loop.time()
-        waits = [self._hedge_late(job, now) for job in self._jobs if job.may_hedge]
-        if (wait := min(waits, default=math.inf)) < math.inf:
-            self._late_timer = self.loop.call_later(max(wait, _LATE_SECONDS), self._watch_late)
-
-    def _hedge_late(self, job: Job, now: float) -> float:
-        """Ask elsewhere for requests of a job that are late; returns when to look again."""
-        if not job.is_drained or (late := self._estimates.slow_after(job.kind)) is None:
-            return math.inf
-        for ticket in list(job.in_flight):
-            if (wait := ticket.sent + late - now) > 0:
-                return wait
-            if ticket.twin is None and not self._hedge(job, ticket):
-                break
-        return _LATE_SECONDS
-
-    def _hedge(self, job: Job, ticket: Ticket) -> bool:
-        """Ask elsewhere for what a request asks, if that can be done; False if none could be."""
-        lane = None if ticket.bundle is None else ticket.bundle.lane
-        if lane is None or lane.endpoint.bundling.queues:
-            return True  # it has waited in a queue, which says nothing
-        idle = self._quick_lane(job, lane)
-        if idle is None or not self._hedges.take(self.expected_tokens(job, ticket)):
-            return False
-        job.hedge(ticket, lane)
-        idle.wake()
-        return True
-
-    def _quick_lane(self, job: Job, busy: Lane) -> Lane | None:
-        """A lane with room that is not known to be slow, and is not this."""
-        usual, avoid = self._estimates.pace(job.kind), {busy}
-        for _ in range(_QUICK_DRAWS):
-            lane = self.idle.pick(job, avoid)
-            if lane is None or lane.pace is None or usual is None or lane.pace < _SLOW * usual:
-                return lane
-            avoid.add(lane)
-        return None
+            self._hedging.answered(usage.total_tokens)
 
     # -- endings --------------------------------------------------------------------------
 
-    def _settle(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
+    def settle(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
+        """The last word on a ticket."""
         if (twin := ticket.twin) is not None and twin.bundle is not None:
             lost = Reply(0, failure=Failure("cancelled", "Another endpoint was faster."))
-            self.charge(job, twin, lost, twin.bundle.lane)
+            self.cashier.charge(job, twin, lost, twin.bundle.lane)
         job.speak_for_both(ticket)
         job.drop(ticket)
         if job.retries is not None and reply.failure is None:
@@ -573,9 +422,10 @@ class Scheduler:
     ) -> None:
         """Time or patience is up while it waits for another try: its last failure stands."""
         if ticket.open and ticket not in job.in_flight:
-            self._settle(job, ticket, reply, lane, seconds)
+            self.settle(job, ticket, reply, lane, seconds)
 
-    def _abort(self, job: Job, failures: Sequence[Failure]) -> None:
+    def abort(self, job: Job, failures: Sequence[Failure]) -> None:
+        """A job cannot go on."""
         self.remove(job)
         job.client.abort(failures)
 
@@ -595,7 +445,7 @@ class Scheduler:
         now = max(when, self.loop.time())  # uvloop's timers ring a little early
         for job in self._jobs:
             for ticket in job.end_backoffs(now):
-                self._wake_one(job, ticket)
+                self.wake_one(job, ticket)
             self._unpark(job, now)
         due = [retry for job in self._jobs if (retry := job.next_retry()) is not None]
         if due:
@@ -609,29 +459,6 @@ class Scheduler:
                 self._set_timer(now + job.retries.wait(now))
                 return
             self._offer_again(job, job.unpark(now))
-
-
-def in_short(failures: Sequence[Failure]) -> str:
-    """A few of many reasons, as the end of a sentence."""
-    reasons = "; ".join(failure.message.rstrip(".") for failure in failures[:_MOST_REASONS])
-    if (more := len(failures) - _MOST_REASONS) > 0:
-        return f"{reasons}; and {more} more."
-    return reasons if reasons.endswith("?") else f"{reasons}."
-
-
-def explain(failures: Sequence[Failure], model: str | None) -> str:
-    """One message from one reason an endpoint."""
-    reasons = in_short(failures)
-    if any(failure.kind in ("auth", "cancelled", "budget") for failure in failures):
-        return reasons
-    if model == FUNCTIONS:
-        return (
-            "No endpoint of the pool can call a function on the HPC side; give it a "
-            f"GlobusComputeEndpoint with ship='package': {reasons}"
-        )
-    if model is not None and any(not failure.retryable for failure in failures):
-        return f"No endpoint serves model {model!r}: {reasons}"
-    return f"No endpoint can be used: {reasons}"
 
 
 def _last_moment(job: Job, ticket: Ticket) -> float:
@@ -655,20 +482,3 @@ def _note(ticket: Ticket, action: Action, now: float) -> None:
 
 def _turns_of(job: Job) -> float:
     return job.turns
-
-
-def _may_serve(lane: Lane, job: Job) -> bool:
-    """Whether a lane serves a job, or may come to."""
-    if not lane.condition.may_recover or not job.admits(lane.tags):
-        return False
-    return lane.state is State.COLD or job.model in lane.serves or not lane.serves
-
-
-def _why_not(lane: Lane) -> Failure:
-    if lane.condition.is_hot:
-        offered = ", ".join(sorted(lane.serves - {FUNCTIONS})) or "nothing"
-        message = f"{lane.name} does not serve it, it serves {offered}"
-        return Failure("cold", message, None, False, lane.name)
-    if lane.failure is not None:
-        return lane.failure
-    return Failure("cold", f"{lane.name} is {lane.state.value}", None, True, lane.name)

@@ -10,8 +10,9 @@ from typing import Any
 
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane
+from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError, in_short
 from langgraph_hpc_fanout.dispatch.retry import Retry
-from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError, Scheduler, in_short
+from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 from langgraph_hpc_fanout.remote.bundle import (
     Bundle,

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop, task_loop
+from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError
 from langgraph_hpc_fanout.dispatch.retry import Retry
-from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError
 from langgraph_hpc_fanout.endpoints.chat import failure_of
 from langgraph_hpc_fanout.records import FailureKind
 from langgraph_hpc_fanout.remote.bundle import (

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
 from langgraph_hpc_fanout.dispatch.policy import Policy
-from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError, Scheduler, in_short
+from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError, in_short
+from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
 from langgraph_hpc_fanout.records import Failure

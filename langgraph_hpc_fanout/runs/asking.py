@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane
-from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError, Scheduler, explain
+from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError, explain
+from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.endpoints.chat import usage_of
 from langgraph_hpc_fanout.items.source import BadRow
 from langgraph_hpc_fanout.journal.line import digest_of

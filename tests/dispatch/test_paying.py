@@ -36,7 +36,7 @@ async def ask(count, *endpoints, budget=None, pool=None, policy=Policy(), **opti
     async with Dispatch(*endpoints, policy=policy, budget=pool) as dispatch:
         items = await dispatch.ask(count, purse=purse, **options)
         await asyncio.sleep(0.001)
-        assert purse.reserved == dispatch.scheduler.purse.reserved == NO_CHARGE
+        assert purse.reserved == dispatch.scheduler.cashier.purse.reserved == NO_CHARGE
     return items, purse
 
 
@@ -276,7 +276,7 @@ def test_budgets_are_never_overshot_and_everything_comes_to_an_end(doors, works,
                 )
             )
             await asyncio.sleep(0.001)
-            return clients, purses, dispatch.scheduler.purse
+            return clients, purses, dispatch.scheduler.cashier.purse
 
     clients, purses, pool = run(main())
     calls = Counter(call.key for endpoint in fleet for call in endpoint.calls)

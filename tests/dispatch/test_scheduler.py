@@ -12,8 +12,8 @@ import uvloop
 from scripted import Dispatch, Items, Scripted, ask, fail, in_virtual_time, now
 
 from langgraph_hpc_fanout.dispatch.policy import Policy
+from langgraph_hpc_fanout.dispatch.reasons import explain
 from langgraph_hpc_fanout.dispatch.retry import Retry
-from langgraph_hpc_fanout.dispatch.scheduler import explain
 from langgraph_hpc_fanout.endpoints.protocol import Action
 from langgraph_hpc_fanout.records import Failure
 

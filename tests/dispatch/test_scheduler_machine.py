@@ -190,7 +190,7 @@ class Fleet(RuleBasedStateMachine):
         for _, job, purse, budget in self.work:
             assert len(job.in_flight) <= job.concurrency
             self.check_budget(purse, budget)
-        self.check_budget(self.dispatch.scheduler.purse, self.pool_budget)
+        self.check_budget(self.dispatch.scheduler.cashier.purse, self.pool_budget)
 
     def check_budget(self, purse, budget):
         for name in ("tokens", "requests", "usd"):
@@ -224,7 +224,7 @@ class Fleet(RuleBasedStateMachine):
         for number, (items, *_) in enumerate(self.work):
             if number not in self.cancelled and items.aborted is None:
                 assert len(items.answers) == items.count
-        pool = self.dispatch.scheduler.purse
+        pool = self.dispatch.scheduler.cashier.purse
         assert pool.reserved == NO_CHARGE
         assert all(purse.reserved == NO_CHARGE for _, _, purse, _ in self.work)
         assert pool.spent == sum((purse.spent for _, _, purse, _ in self.work), NO_CHARGE)

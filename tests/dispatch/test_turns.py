@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from properties import repeatable
 from scripted import Dispatch, Items, Scripted, in_virtual_time, now
 
-from langgraph_hpc_fanout.dispatch.scheduler import NoEndpointError
+from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError
 from langgraph_hpc_fanout.testing.virtual_time import run
 
 # Turns
