@@ -86,7 +86,7 @@ async def test_astream_shows_progress(pool):
 @pytest.mark.parametrize("max_concurrency", [1, 4])
 async def test_width_does_not_depend_on_branches_at_once(fake_fleet, pool_over, max_concurrency):
     fleet = fake_fleet(latency=1.0)
-    graph = build(pool_over(fleet.urls))
+    graph = build(pool_over(OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=64))))
     config = {"max_concurrency": max_concurrency}
     await graph.ainvoke({"molecules": molecules(64)}, config)
     assert fleet.record().peak_in_flight == 64

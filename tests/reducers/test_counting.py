@@ -19,6 +19,7 @@ def test_stats_of_nothing():
         "cached": 0,
         "attempts": 0,
         "tokens": {"prompt": 0, "completion": 0, "estimated_items": 0},
+        "usd": 0.0,
         "endpoints": {},
         "models": {},
         "latency": {},
@@ -27,7 +28,9 @@ def test_stats_of_nothing():
 
 def test_stats_count_what_was_sent_and_what_was_known():
     some = [
-        good(0, "a", endpoint="x", model="m", attempts=1, latency=1.0, usage=Usage(10, 5)),
+        good(
+            0, "a", endpoint="x", model="m", attempts=1, latency=1.0, usage=Usage(10, 5), cost=0.5
+        ),
         good(
             1,
             "b",
@@ -36,6 +39,7 @@ def test_stats_count_what_was_sent_and_what_was_known():
             attempts=3,
             latency=3.0,
             usage=Usage(20, 6, estimated=True),
+            cost=0.25,
         ),
         good(2, "c", endpoint="y", model="m", attempts=0, usage=Usage(9, 9), meta={"cached": True}),
         bad(3, "timeout", endpoint="x", attempts=5, latency=2.0),
@@ -51,6 +55,7 @@ def test_stats_count_what_was_sent_and_what_was_known():
         "cached": 1,
         "attempts": 9,
         "tokens": {"prompt": 30, "completion": 11, "estimated_items": 1},
+        "usd": 0.75,
         "endpoints": {"x": 2, "y": 1},
         "models": {"m": 2},
         "latency": {

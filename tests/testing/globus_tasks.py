@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 FOLDER = str(Path(__file__).parent)
-PATIENCE = 60
+PATIENCE = 100
 
 
 def double(number):

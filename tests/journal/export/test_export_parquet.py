@@ -32,7 +32,8 @@ def export(tmp_path):
 
 def test_columns(export):
     usage = Usage(10, 5)
-    answer = good(3, "yes", model="m", endpoint="e", usage=usage, attempts=2, latency=0.5, sample=1)
+    spent = {"attempts": 2, "latency": 0.5, "cost": 0.25}
+    answer = good(3, "yes", model="m", endpoint="e", usage=usage, sample=1, **spent)
     rows = export([answer, bad(4, "timeout", meta={"cached": True})])
     assert rows[0] == {
         "index": 3,
@@ -49,6 +50,7 @@ def test_columns(export):
         "attempts": 2,
         "latency": 0.5,
         "finish_reason": None,
+        "cost": 0.25,
         "cached": False,
     }
     failed = rows[1]
