@@ -20,8 +20,9 @@ from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
+from langgraph_hpc_fanout.endpoints.price import price_of
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint
-from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
+from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags, tags_of
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
 if TYPE_CHECKING:
@@ -105,12 +106,7 @@ class Pool:
             ValueError: If the pool has one of that name.
             TypeError: If it is neither a URL nor an endpoint.
         """
-        new = _endpoint(endpoint)
-        if any(each.name == new.name for each in self.endpoints):
-            raise ValueError(f"The pool has an endpoint named {new.name} already.")
-        self.endpoints = (*self.endpoints, new)
-        if self._scheduler is not None:
-            dispatch_loop().wait_for(self._join(new))
+        dispatch_loop().wait_for(self._join(_endpoint(endpoint)))
 
     def remove(self, name: str) -> None:
         """Send nothing more to an endpoint, and close it once what is in flight there has ended.
@@ -120,13 +116,7 @@ class Pool:
         Raises:
             LookupError: If the pool has no such endpoint.
         """
-        rest = tuple(each for each in self.endpoints if each.name != name)
-        if len(rest) == len(self.endpoints):
-            names = ", ".join(each.name for each in self.endpoints) or "none"
-            raise LookupError(f"The pool has no endpoint {name!r}, only {names}.")
-        self.endpoints = rest
-        if self._scheduler is not None:
-            dispatch_loop().wait_for(self._leave(name))
+        dispatch_loop().wait_for(self._leave(name))
 
     def chat_model(
         self,
@@ -222,14 +212,25 @@ class Pool:
         return self._scheduler
 
     async def _join(self, endpoint: Endpoint) -> None:
+        """On the loop where schedulers are made, so nobody sees half of it."""
+        if any(each.name == endpoint.name for each in self.endpoints):
+            raise ValueError(f"The pool has an endpoint named {endpoint.name} already.")
+        tags_of(endpoint)
+        price_of(endpoint)
         if self._scheduler is not None and self._scheduler.loop is asyncio.get_running_loop():
-            _allow_connections(sum(map(_connections, self.endpoints)))
+            _allow_connections(sum(map(_connections, (*self.endpoints, endpoint))))
             self._scheduler.join(endpoint)
+        self.endpoints = (*self.endpoints, endpoint)
 
     async def _leave(self, name: str) -> None:
+        rest = tuple(each for each in self.endpoints if each.name != name)
+        if len(rest) == len(self.endpoints):
+            names = ", ".join(each.name for each in self.endpoints) or "none"
+            raise LookupError(f"The pool has no endpoint {name!r}, only {names}.")
+        self.endpoints = rest
         if self._scheduler is not None and self._scheduler.loop is asyncio.get_running_loop():
-            lane = next(lane for lane in self._scheduler.lanes if lane.name == name)
-            self._scheduler.leave(lane)
+            for lane in [each for each in self._scheduler.lanes if each.name == name]:
+                self._scheduler.leave(lane)
 
     async def _close(self) -> None:
         scheduler, self._scheduler = self._scheduler, None

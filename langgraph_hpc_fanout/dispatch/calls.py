@@ -52,7 +52,12 @@ class Calls:
         self._waiting.append(ticket)
         if self._job is None:
             self._job = Job(
-                self, self._model, self._retry, require=self._require, forbid=self._forbid
+                self,
+                self._model,
+                self._retry,
+                require=self._require,
+                forbid=self._forbid,
+                separate=True,
             )
             self._scheduler.add(self._job)
         else:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _SECONDS = 0.25
 """Least seconds between two looks for requests that are late."""
+_SOON = 1.0
+"""Seconds until another look at a job of which something waits."""
 _DRAWS = 4
 """Lanes that are looked at for a quick one."""
 _SLOW = 1.5
@@ -98,8 +100,10 @@ class Hedging:
 
     def _hedge_late(self, job: Job, now: float) -> float:
         """Ask elsewhere for requests of a job that are late; returns when to look again."""
-        if not job.is_drained or (late := self._estimates.slow_after(job.kind)) is None:
+        if not job.in_flight or (late := self._estimates.slow_after(job.kind)) is None:
             return math.inf
+        if not job.is_drained:
+            return _SOON
         for ticket in list(job.in_flight):
             if (wait := ticket.sent + late - now) > 0:
                 return wait

@@ -132,6 +132,8 @@ class Job:
         order: In which order its tickets leave, among those that are looked at ahead.
         purse: Pays for its requests; None for one that is only paid by the pool's.
         kind: What tells its prompts from others, for estimates of what they use.
+        separate: Whether its tickets have nothing to do with each other, so that one which cannot
+            be paid for says nothing of the others.
         may_hedge: Whether the client lets a ticket be asked twice at the same time. It may then
             be handed either of two tickets with the same tag.
 
@@ -156,6 +158,7 @@ class Job:
         order: Order = "input",
         purse: Purse | None = None,
         kind: Hashable = None,
+        separate: bool = False,
         may_hedge: bool = False,
     ) -> None:
         self.client = client
@@ -169,6 +172,7 @@ class Job:
         self.purse = purse
         self.purses: Sequence[Purse] = ()
         self.kind = (model, kind)
+        self.separate = separate
         self.may_hedge = may_hedge
         self.turns = 0.0
         self.retries: RetryBudget | None = None
@@ -183,6 +187,7 @@ class Job:
         self._parked: deque[Ticket] = deque()
         self._delayed: list[tuple[float, int, Ticket]] = []
         self._pushed = 0
+        self._keeps = False
         self._dry = False
 
     def __repr__(self) -> str:
@@ -204,7 +209,9 @@ class Job:
         """Whether a lane serves it, or may come to."""
         if not lane.condition.may_recover or not self.admits(lane.tags):
             return False
-        return lane.state is State.COLD or self.model in lane.serves or not lane.serves
+        if lane.state is State.COLD or self.model in lane.serves:
+            return True
+        return not lane.serves and not lane.condition.is_hot
 
     def admits(self, tags: frozenset[str]) -> bool:
         """Whether an endpoint with these tags may see the tickets."""
@@ -257,13 +264,29 @@ class Job:
     def untake(self, ticket: Ticket) -> None:
         """A ticket that was taken is not sent now: it is the next one again."""
         del self.in_flight[ticket]
-        self._returned.appendleft(ticket)
+        if ticket.avoid:
+            self._again[ticket] = None
+            self._delay(ticket)
+        else:
+            self._returned.appendleft(ticket)
 
     def keep_from(self, ticket: Ticket, lane: Lane) -> None:
         """A ticket that was taken is to go to any lane but this."""
         del self.in_flight[ticket]
         ticket.avoid = {**ticket.avoid, lane: math.inf}
         self._again[ticket] = None
+        self._keeps = True
+
+    def reconsider(self) -> None:
+        """Lanes have changed: tickets that were kept from one may go there after all."""
+        if not self._keeps:
+            return
+        self._keeps = False
+        for ticket in [each for each in self._again if each.twin is None]:
+            ticket.avoid = _for_a_time(ticket.avoid)
+            if not ticket.avoid:
+                del self._again[ticket]
+                self._returned.appendleft(ticket)
 
     # -- twins ----------------------------------------------------------------------------
 
@@ -309,6 +332,7 @@ class Job:
         twin.attempts += ticket.attempts
         twin.faults += ticket.faults
         twin.spent += ticket.spent
+        twin.avoid = _for_a_time(twin.avoid)
         self.drop(ticket)
         return True
 
@@ -428,6 +452,10 @@ class Job:
     def _delay(self, ticket: Ticket) -> None:
         self._pushed += 1
         heapq.heappush(self._delayed, (min(ticket.avoid.values()), self._pushed, ticket))
+
+
+def _for_a_time(avoid: Mapping[Lane, float]) -> Mapping[Lane, float]:
+    return {lane: until for lane, until in avoid.items() if until < math.inf}
 
 
 def _still_avoided(ticket: Ticket, now: float) -> Mapping[Lane, float]:

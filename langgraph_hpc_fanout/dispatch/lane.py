@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langgraph_hpc_fanout.dispatch.bundle import Bundle, bundle_of
 from langgraph_hpc_fanout.dispatch.costs.account import Account
@@ -181,6 +181,8 @@ class Lane:
                 await self._send(bundle)
                 if self._loop.time() - sent < _INSTANT:
                     await asyncio.sleep(0)
+        except Exception as error:  # noqa: BLE001 - nobody may wait for it for ever
+            self._scheduler.fault(self, error)
         finally:
             self._working -= 1
             self._scheduler.idle.add(self)
@@ -277,12 +279,7 @@ class Lane:
 
     def _checked(self, reply: Reply) -> Reply:
         """The reply, if it is one: nonsense would leave its item in the air."""
-        failure, usage = reply.failure, reply.usage
-        if (
-            (failure is None) == (reply.body is None)
-            or (failure and failure.kind not in ACTIONS)
-            or (usage and not isinstance(usage.total_tokens, int))
-        ):
+        if not _makes_sense(reply):
             message = f"{self.name} gave a reply that is none: {reply!r:.200}."
             return Reply(reply.position, failure=Failure("permanent", message, endpoint=self.name))
         return reply
@@ -331,6 +328,7 @@ class Lane:
         if ticket.bundle is not bundle:
             return  # it was overdue
         ticket.bundle = None
+        is_wanted = ticket.open  # else it was cancelled, which says nothing of the server
         if ticket.reserved is not None:
             self._scheduler.cashier.charge(job, ticket, reply, self)
         if ticket.open:
@@ -345,7 +343,7 @@ class Lane:
         if reply.failure is None:
             self._refusals = 0
             self.condition.answered()
-        if self._adapts:
+        if self._adapts and is_wanted:
             self._adapt(reply, now, seconds)
         ticket.attempts += reply.tries - 1
         self._scheduler.answered(job, ticket, reply, self, seconds)
@@ -361,12 +359,13 @@ class Lane:
             try:
                 async with asyncio.timeout(PROBE_SECONDS):
                     gauges = await gauged.gauges()
+                if gauges is not None:
+                    self.window.queued(self._loop.time(), gauges.waiting, gauges.running)
             except Exception:  # noqa: BLE001 - an endpoint's bug must not end the lane
                 gauges = None
             if gauges is None:
                 self._gauged = None  # it has none
                 return
-            self.window.queued(self._loop.time(), gauges.waiting, gauges.running)
 
     def _adapt(self, reply: Reply, now: float, seconds: float) -> None:
         """Let the window learn. A stray refusal is none of its business, many are."""
@@ -405,7 +404,7 @@ class Lane:
         self._scheduler.lane_changed()
 
     def _end_ejection(self) -> None:
-        if self.condition.end_ejection() and self._scheduler.busy:
+        if self.condition.end_ejection() and self._scheduler.is_wanted and self._prober is None:
             self._begin_probing()  # else whoever wants it next begins
 
     def drain(self) -> None:
@@ -455,8 +454,6 @@ class Lane:
                     self._scheduler.lane_changed()
                     if not self._scheduler.busy:
                         return
-            if self.condition.is_hot:
-                self.serves = frozenset(self.endpoint.models)
         finally:
             self._prober = None
         self._scheduler.lane_changed()
@@ -466,7 +463,10 @@ class Lane:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await self.endpoint.open()
-                return await self.endpoint.probe()
+                health = await self.endpoint.probe()
+                if health.ok:
+                    self.serves = frozenset(self.endpoint.models)
+                return health
         except TimeoutError:
             message = f"{self.name} did not answer a probe within {PROBE_SECONDS:.0f} s."
         except asyncio.CancelledError:
@@ -476,6 +476,24 @@ class Lane:
         except Exception as error:  # noqa: BLE001 - an endpoint's bug must not end the lane
             message = f"{self.name} could not be opened: {type(error).__name__}: {error}"
         return Health(ok=False, failure=Failure("cold", message, None, True, self.name))
+
+
+def _makes_sense(reply: Reply) -> bool:
+    """Whether it says one thing, of types that can be reckoned with; it may be a user's."""
+    failure: Any
+    usage: Any
+    failure, usage = reply.failure, reply.usage
+    if (failure is None) == (reply.body is None):
+        return False
+    if failure is not None and failure.kind not in ACTIONS:
+        return False
+    if usage is not None and not (
+        isinstance(usage.prompt_tokens, int) and isinstance(usage.completion_tokens, int)
+    ):
+        return False
+    return isinstance(reply.tries, int) and all(
+        each is None or isinstance(each, int | float) for each in (reply.retry_after, reply.seconds)
+    )
 
 
 def _is_cancelled() -> bool:

@@ -57,12 +57,19 @@ class Scheduler:
         self._changed = asyncio.Event()
         self._estimates = Estimates()
         self._hedging = Hedging(policy.hedging, self._estimates, self.idle, self._jobs)
+        self._resolving = 0
+        self._is_closed = False
         self._leaving: dict[asyncio.Task[None], Lane] = {}
 
     @property
     def busy(self) -> bool:
         """Whether any job is open."""
         return bool(self._jobs)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether any job is open, or somebody waits to know whom to ask."""
+        return bool(self._jobs) or self._resolving > 0
 
     # -- jobs ---------------------------------------------------------------------------
 
@@ -84,7 +91,7 @@ class Scheduler:
         for lane in lanes:
             lane.start()
         while True:
-            if denied := self._denied():
+            if denied := _denied(lanes):
                 raise NoEndpointError(explain(denied, model), "auth")
             served = {name for lane in lanes if lane.condition.is_hot for name in lane.serves}
             if model is None:
@@ -97,7 +104,11 @@ class Scheduler:
             if model is None and served and State.COLD not in states:
                 break
             self._changed.clear()
-            await self._changed.wait()
+            self._resolving += 1
+            try:
+                await self._changed.wait()
+            finally:
+                self._resolving -= 1
         if model is None and len(served) == 1:
             return served.pop()
         if model is None and served:
@@ -115,6 +126,8 @@ class Scheduler:
         Raises:
             NoEndpointError: If they leave none.
         """
+        if not self.lanes:
+            raise NoEndpointError("The pool has no endpoint left; pool.add() one.", "permanent")
         lanes = [
             lane for lane in self.lanes if require <= lane.tags and forbid.isdisjoint(lane.tags)
         ]
@@ -135,8 +148,11 @@ class Scheduler:
         job.turns = self._turns
         self._jobs.append(job)
         self.cashier.open_account(job)
+        if not job.open:
+            return
         for lane in self.lanes:
-            lane.start()
+            if job.admits(lane.tags):
+                lane.start()
         self._wake_all()
         self._check(job)
 
@@ -164,8 +180,11 @@ class Scheduler:
 
     async def close(self) -> None:
         """Abort all jobs and close all lanes."""
+        self._is_closed = True
         for job in list(self._jobs):
             self.abort(job, [Failure("cancelled", "The pool was closed.")])
+        for lane in self.lanes:
+            lane.condition.close()  # at once, so that no job is taken in meanwhile
         if self._timer is not None:
             self._timer[1].cancel()
         self._hedging.stop()
@@ -182,13 +201,15 @@ class Scheduler:
             ValueError: If its price does not tell what a budget limits.
         """
         lane = Lane(endpoint, self)
-        for job in self._jobs:
+        wanted = [job for job in self._jobs if job.admits(lane.tags)]
+        for job in wanted:
             lane.account.check(job)
         self.lanes.append(lane)
         for job in self._jobs:
             self.cashier.take_on(job)
-        if self.busy:
+        if wanted:
             lane.start()
+        self._changed.set()
         return lane
 
     def leave(self, lane: Lane) -> asyncio.Task[None]:
@@ -202,9 +223,14 @@ class Scheduler:
         lane.drain()
         leaving = self.loop.create_task(lane.gone(), name=f"leaving {lane.name}")
         self._leaving[leaving] = lane
-        leaving.add_done_callback(self._leaving.pop)
+        leaving.add_done_callback(self._has_left)
         self.lane_changed()
         return leaving
+
+    def _has_left(self, leaving: asyncio.Task[None]) -> None:
+        del self._leaving[leaving]
+        if not self._is_closed:
+            self.lane_changed()
 
     # -- what lanes ask -----------------------------------------------------------------
 
@@ -275,12 +301,22 @@ class Scheduler:
         """A lane opened, died or serves other models: wake who waits, abort who cannot go on."""
         self._changed.set()
         for job in list(self._jobs):
+            job.reconsider()
             self._check(job)
+        self._wake_all()  # what another lane was to have may be theirs now
 
     def _why_nobody(self, job: Job) -> list[Failure]:
         """Why no lane can serve a job, for each that its tags do not keep out."""
         reasons = [why_not(lane) for lane in self.lanes if job.admits(lane.tags)]
         return reasons or [Failure("cold", "The last endpoint that could be asked has left.")]
+
+    def fault(self, lane: Lane, error: Exception) -> None:
+        """A bug of ours, or of an endpoint's that nobody foresaw: no job is to hang for it."""
+        logger.error("%s", lane, exc_info=error)
+        for job in list(self._jobs):
+            if job.may_use(lane):
+                message = f"A fault in the dispatcher, at {lane.name}: {error!r}."
+                self.abort(job, [Failure("permanent", message, endpoint=lane.name)])
 
     def why_not(self) -> list[Failure]:
         """For each endpoint, why it does not serve a model that no lane serves."""
@@ -295,8 +331,10 @@ class Scheduler:
         return "; ".join(served)
 
     def _check(self, job: Job) -> None:
-        if denied := self._denied():
+        if denied := _denied(lane for lane in self.lanes if job.admits(lane.tags)):
             self.abort(job, denied)
+        elif self._leaving and job.in_flight:
+            pass  # it is checked again when they are gone
         elif any(job.may_be_served_by(lane) for lane in self.lanes):
             job.lost_at = None
         elif not self._is_worth_waiting(job):
@@ -323,10 +361,6 @@ class Scheduler:
     def _check_again(self, job: Job) -> None:
         if job.open:
             self._check(job)
-
-    def _denied(self) -> list[Failure]:
-        failures = [lane.failure for lane in self.lanes]
-        return [failure for failure in failures if failure is not None and failure.kind == "auth"]
 
     # -- failures -----------------------------------------------------------------------
 
@@ -459,6 +493,12 @@ class Scheduler:
                 self._set_timer(now + job.retries.wait(now))
                 return
             self._offer_again(job, job.unpark(now))
+
+
+def _denied(lanes: Iterable[Lane]) -> list[Failure]:
+    """Tokens that were refused."""
+    failures = [lane.failure for lane in lanes]
+    return [failure for failure in failures if failure is not None and failure.kind == "auth"]
 
 
 def _last_moment(job: Job, ticket: Ticket) -> float:

@@ -208,8 +208,14 @@ class Price:
 
 
 def price_of(endpoint: Endpoint) -> Price | None:
-    """The price of an endpoint; one of a user's own need not have any."""
-    price: Price | None = getattr(endpoint, "price", None)
+    """The price of an endpoint; one of a user's own need not have any.
+
+    Raises:
+        TypeError: If it has one that is none.
+    """
+    price = getattr(endpoint, "price", None)
+    if price is not None and not isinstance(price, Price):
+        raise TypeError(f"{endpoint.name} has the price {price!r}; give it a Price(...).")
     return price
 
 

@@ -32,4 +32,4 @@ def as_tags(given: Tags, what: str) -> frozenset[str]:
 
 def tags_of(endpoint: Endpoint) -> frozenset[str]:
     """The tags that an endpoint carries; one of a user's own need not have any."""
-    return as_tags(getattr(endpoint, "tags", ()), endpoint.name)
+    return as_tags(getattr(endpoint, "tags", None) or (), endpoint.name)

@@ -152,9 +152,10 @@ async def test_the_last_lane_that_leaves_ends_what_waits():
         dispatch.add(items)
         await asyncio.sleep(5.5)
         leaving = dispatch.scheduler.leave(dispatch.lanes["a"])
-        assert items.aborted is not None, "nothing can come of waiting"
         await leaving
-        assert now() == pytest.approx(5.5)
+        await asyncio.sleep(0)
+    assert now() == pytest.approx(6.0), "what was in flight has ended"
+    assert items.kinds == {None: 12}
     assert [failure.message for failure in items.aborted] == [
         "The last endpoint that could be asked has left."
     ]

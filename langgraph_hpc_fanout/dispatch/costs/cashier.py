@@ -30,6 +30,7 @@ class Cashier:
         self.purse = Purse(budget, "pool")
         self._scheduler = scheduler
         self._short: set[Job] = set()
+        self._reviving: set[Job] = set()
         self._refusing: set[Job] = set()
 
     def open_account(self, job: Job) -> None:
@@ -37,7 +38,8 @@ class Cashier:
         self.take_on(job)
         try:
             for lane in self._scheduler.lanes:
-                if job.may_be_served_by(lane):
+                serves_others = lane.condition.is_hot and job.model not in lane.serves
+                if job.admits(lane.tags) and not serves_others:
                     lane.account.check(job)
         except ValueError as error:
             self._scheduler.abort(job, [Failure("budget", str(error))])
@@ -47,26 +49,34 @@ class Cashier:
         purses = [self.purse] if job.purse is None else [job.purse, self.purse]
         is_limited = any(purse.budget is not None for purse in purses)
         is_priced = any(lane.account.price is not None for lane in self._scheduler.lanes)
-        job.purses = purses if is_limited or is_priced else ()
+        if is_limited or is_priced:
+            job.purses = purses
 
     def forget(self, job: Job) -> None:
         """A job is closed."""
         self._short.discard(job)
+        self._reviving.discard(job)
 
     def pay(self, job: Job, ticket: Ticket, lane: Lane) -> bool:
         """Reserve what sending a ticket may cost; where that cannot be, it is not sent."""
         now = self._scheduler.loop.time()
         try:
             if lane.account.reserve(job, ticket, now):
+                self._revive(job)
                 return True
             refused = lane.account.refusal(job, ticket, now)
         except ValueError as error:
-            self._scheduler.abort(job, [Failure("budget", str(error))])
+            self._give_up(job, ticket, lane, Failure("budget", str(error)))
+            return False
+        except Exception as error:  # noqa: BLE001 - an endpoint's own attributes
+            message = f"What a request costs at {lane.name} cannot be told: {error!r}."
+            self._give_up(job, ticket, lane, Failure("budget", message))
             return False
         if job.cancel_twin(ticket):
             return False
         if refused is None:
             job.untake(ticket)
+            self._reviving.discard(job)
             self._short.add(job)  # what is in flight may turn out to cost less
         elif self._is_cheaper_elsewhere(job, ticket, lane, now):
             job.keep_from(ticket, lane)
@@ -80,12 +90,29 @@ class Cashier:
         lane.account.settle(job, ticket, reply, self._scheduler.loop.time())
         if self._short:
             short, self._short = self._short, set()
+            self._reviving |= short
             for each in short:
                 self._scheduler.offer(each)
+
+    def _revive(self, job: Job) -> None:
+        """A job that was short can pay again: let one more lane try, until one cannot."""
+        if job in self._reviving:
+            if job.may_have_work():
+                self._scheduler.offer(job)
+            else:
+                self._reviving.discard(job)
+
+    def _give_up(self, job: Job, ticket: Ticket, lane: Lane, failure: Failure) -> None:
+        """Nothing can be paid for; where tickets are separate, that may hold for this alone."""
+        if job.separate:
+            self._scheduler.settle(job, ticket, Reply(0, failure=failure), lane, 0.0)
+        else:
+            self._scheduler.abort(job, [failure])
 
     def _is_cheaper_elsewhere(self, job: Job, ticket: Ticket, lane: Lane, now: float) -> bool:
         return any(
             job.may_use(other)
+            and other.condition.may_recover
             and other.account.price != lane.account.price
             and ticket.avoid.get(other) != math.inf
             and other.account.refusal(job, ticket, now) is None
@@ -97,7 +124,7 @@ class Cashier:
         failure = Failure("budget", why)
         limited: Sequence[Purse] = [purse for purse in job.purses if purse.budget is not None]
         if not ticket.attempts and all(purse.is_unused for purse in limited):
-            self._scheduler.abort(job, [failure])
+            self._give_up(job, ticket, lane, failure)
             return
         self._scheduler.settle(job, ticket, Reply(0, failure=failure), lane, 0.0)
         if job.open and job not in self._refusing:
@@ -116,5 +143,8 @@ class Cashier:
                 job.untake(ticket)
                 self._refusing.discard(job)
                 self._scheduler.offer(job)
+                return
+            if job in self._short:  # it may fit later
+                self._refusing.discard(job)
                 return
         self._scheduler.loop.call_soon(self._refuse_more, job, lane)
