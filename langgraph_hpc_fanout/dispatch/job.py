@@ -16,6 +16,7 @@ from langgraph_hpc_fanout.dispatch.costs.charges import NO_CHARGE, Charge
 from langgraph_hpc_fanout.dispatch.health import State
 from langgraph_hpc_fanout.dispatch.ordering import Order, queue_in
 from langgraph_hpc_fanout.dispatch.retry import Retry, RetryBudget
+from langgraph_hpc_fanout.endpoints.tags import are_admitted
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ class Job:
 
     def admits(self, tags: frozenset[str]) -> bool:
         """Whether an endpoint with these tags may see the tickets."""
-        return self.require <= tags and self.forbid.isdisjoint(tags)
+        return are_admitted(tags, self.require, self.forbid)
 
     def refresh(self) -> None:
         """The client has more to feed."""
@@ -264,11 +265,7 @@ class Job:
     def untake(self, ticket: Ticket) -> None:
         """A ticket that was taken is not sent now: it is the next one again."""
         del self.in_flight[ticket]
-        if ticket.avoid:
-            self._again[ticket] = None
-            self._delay(ticket)
-        else:
-            self._returned.appendleft(ticket)
+        self._return(ticket)
 
     def keep_from(self, ticket: Ticket, lane: Lane) -> None:
         """A ticket that was taken is to go to any lane but this."""
@@ -284,9 +281,7 @@ class Job:
         self._keeps = False
         for ticket in [each for each in self._again if each.twin is None]:
             ticket.avoid = _for_a_time(ticket.avoid)
-            if not ticket.avoid:
-                del self._again[ticket]
-                self._returned.appendleft(ticket)
+            self._return(ticket)
 
     # -- twins ----------------------------------------------------------------------------
 
@@ -342,8 +337,7 @@ class Job:
         """Wait for another try: by this lane from `until`, by others as soon as they may."""
         self.in_flight.pop(ticket, None)
         ticket.avoid = {**_still_avoided(ticket, now), avoid: until}
-        self._again[ticket] = None
-        self._delay(ticket)
+        self._return(ticket)
 
     def park(self, ticket: Ticket, *, avoid: Lane, until: float, now: float) -> None:
         """Wait until another try is paid for."""
@@ -362,11 +356,7 @@ class Job:
         """Let the first that waits to be paid for be tried again."""
         ticket = self._parked.popleft()
         ticket.avoid = _still_avoided(ticket, now)
-        if ticket.avoid:
-            self._again[ticket] = None
-            self._delay(ticket)
-        else:
-            self._returned.appendleft(ticket)
+        self._return(ticket)
         return ticket
 
     def next_retry(self) -> float | None:
@@ -381,11 +371,7 @@ class Job:
         while (due := self.next_retry()) is not None and due <= now:
             _, _, ticket = heapq.heappop(self._delayed)
             ticket.avoid = _still_avoided(ticket, now)
-            if ticket.avoid:
-                self._delay(ticket)
-            else:
-                del self._again[ticket]
-                self._returned.appendleft(ticket)
+            self._return(ticket)
             freed.append(ticket)
         return freed
 
@@ -449,9 +435,16 @@ class Job:
                     return ticket
         return None
 
-    def _delay(self, ticket: Ticket) -> None:
-        self._pushed += 1
-        heapq.heappush(self._delayed, (min(ticket.avoid.values()), self._pushed, ticket))
+    def _return(self, ticket: Ticket) -> None:
+        """Let lanes take a ticket: those that it avoids when that is over, if ever."""
+        if not ticket.avoid:
+            self._again.pop(ticket, None)
+            self._returned.appendleft(ticket)
+            return
+        self._again[ticket] = None
+        if (until := min(ticket.avoid.values())) < math.inf:
+            self._pushed += 1
+            heapq.heappush(self._delayed, (until, self._pushed, ticket))
 
 
 def _for_a_time(avoid: Mapping[Lane, float]) -> Mapping[Lane, float]:

@@ -20,6 +20,7 @@ from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError, explain, why_not
 from langgraph_hpc_fanout.dispatch.retry import RetryBudget
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Action, Endpoint
+from langgraph_hpc_fanout.endpoints.tags import are_admitted
 from langgraph_hpc_fanout.records import Failure, Reply
 
 logger = logging.getLogger("langgraph_hpc_fanout")
@@ -87,10 +88,11 @@ class Scheduler:
             NoEndpointError: If no endpoint serves it, or several models are served and none was
                 named. The message says why for each endpoint.
         """
-        lanes = self._admitted(frozenset(require), frozenset(forbid))
-        for lane in lanes:
+        wish = frozenset(require), frozenset(forbid)
+        for lane in self._admitted(*wish):
             lane.start()
         while True:
+            lanes = self._admitted(*wish)  # some may have joined or left
             if denied := _denied(lanes):
                 raise NoEndpointError(explain(denied, model), "auth")
             served = {name for lane in lanes if lane.condition.is_hot for name in lane.serves}
@@ -128,9 +130,7 @@ class Scheduler:
         """
         if not self.lanes:
             raise NoEndpointError("The pool has no endpoint left; pool.add() one.", "permanent")
-        lanes = [
-            lane for lane in self.lanes if require <= lane.tags and forbid.isdisjoint(lane.tags)
-        ]
+        lanes = [lane for lane in self.lanes if are_admitted(lane.tags, require, forbid)]
         if not lanes:
             wish = [f"requires {sorted(require)}"] * bool(require)
             wish += [f"forbids {sorted(forbid)}"] * bool(forbid)
@@ -207,7 +207,7 @@ class Scheduler:
         self.lanes.append(lane)
         for job in self._jobs:
             self.cashier.take_on(job)
-        if wanted:
+        if wanted or self._resolving:
             lane.start()
         self._changed.set()
         return lane
@@ -295,7 +295,7 @@ class Scheduler:
         elif action is Action.GIVE_UP:
             self.settle(job, ticket, reply, lane, seconds)
         else:
-            self._try_again(job, ticket, reply, failure, lane, seconds)
+            self._try_again(job, ticket, reply, action, lane, seconds)
 
     def lane_changed(self) -> None:
         """A lane opened, died or serves other models: wake who waits, abort who cannot go on."""
@@ -365,16 +365,15 @@ class Scheduler:
     # -- failures -----------------------------------------------------------------------
 
     def _try_again(
-        self, job: Job, ticket: Ticket, reply: Reply, failure: Failure, lane: Lane, seconds: float
+        self, job: Job, ticket: Ticket, reply: Reply, action: Action, lane: Lane, seconds: float
     ) -> None:
         now = self.loop.time()
-        action = lane.actions[failure.kind]
         _note(ticket, action, now)
         delay = reply.retry_after
         if delay is None:
             delay = job.retry.backoff(ticket.refusals or ticket.faults, self._rng)
         # What it says of the lane holds whatever becomes of the ticket.
-        self._tell(lane, action, reply, failure, delay)
+        self._tell(lane, action, reply, delay)
         if not ticket.open or job.leave_to_twin(ticket):
             return  # it was the last lane, and the job is aborted; or it is asked elsewhere, too
         last = _last_moment(job, ticket)
@@ -394,10 +393,10 @@ class Scheduler:
         job.put_back(ticket, avoid=lane, until=now + delay, now=now)
         self._offer_again(job, ticket)
 
-    def _tell(
-        self, lane: Lane, action: Action, reply: Reply, failure: Failure, delay: float
-    ) -> None:
+    def _tell(self, lane: Lane, action: Action, reply: Reply, delay: float) -> None:
         """Tell a lane what a request has met there."""
+        failure = reply.failure
+        assert failure is not None  # noqa: S101 - narrows the type
         if action is Action.WAIT:
             lane.refused(failure, reply.retry_after, delay)
         elif action is Action.PROBE:

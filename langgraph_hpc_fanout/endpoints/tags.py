@@ -30,6 +30,11 @@ def as_tags(given: Tags, what: str) -> frozenset[str]:
     return tags
 
 
+def are_admitted(tags: frozenset[str], require: frozenset[str], forbid: frozenset[str]) -> bool:
+    """Whether an endpoint with these tags may see what requires and forbids those."""
+    return require <= tags and forbid.isdisjoint(tags)
+
+
 def tags_of(endpoint: Endpoint) -> frozenset[str]:
     """The tags that an endpoint carries; one of a user's own need not have any."""
     return as_tags(getattr(endpoint, "tags", None) or (), endpoint.name)

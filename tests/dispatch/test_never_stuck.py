@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from scripted import BODY, Dispatch, Items, Scripted, fail, in_virtual_time, now
+from scripted import BODY, Dispatch, Items, Scripted, in_virtual_time, now
 
 from langgraph_hpc_fanout.dispatch.calls import Calls
 from langgraph_hpc_fanout.dispatch.costs.budget import Budget, Purse
-from langgraph_hpc_fanout.dispatch.job import Ticket
+from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.endpoints.price import Price
@@ -87,6 +87,16 @@ async def test_who_waits_for_an_ejected_lane_hears_of_it():
         await dispatch.ask(5, retry=Retry(attempts=1))
         assert await asyncio.wait_for(dispatch.scheduler.resolve("m"), 100.0) == "m"
         assert now() > 30.0
+
+
+@in_virtual_time
+async def test_who_waits_to_know_whom_to_ask_hears_of_an_endpoint_that_joins():
+    slow = Scripted("slow", probe=lambda number: asyncio.sleep(9.0, result=False))
+    async with Dispatch(slow) as dispatch:
+        waiting = asyncio.create_task(dispatch.scheduler.resolve("m"))
+        await asyncio.sleep(1.0)
+        dispatch.scheduler.join(Scripted("late"))
+        assert await asyncio.wait_for(waiting, 1.0) == "m"
 
 
 @in_virtual_time
@@ -261,18 +271,40 @@ async def test_what_was_cancelled_says_nothing_of_the_server():
         assert dispatch.lanes["a"].window.limit == 128
 
 
-@in_virtual_time
-async def test_a_ticket_that_is_taken_in_vain_keeps_its_backoff():
-    a = Scripted(
-        "a", script=lambda call: fail("transient", retry_after=30.0) if call.nth == 1 else None
-    )
-    b = Scripted("b", latency=10.0)
-    async with Dispatch(a, b) as dispatch:
-        items = Items(8)
-        dispatch.add(items, purse=Purse(Budget(tokens=8 * RESERVED)), retry=Retry(attempts=9))
-        await done(items)
-    again = [call for call in a.calls if call.nth > 1]
-    assert all(call.at >= 31.0 for call in again)
+class Where:
+    """A lane, as far as a job looks at it."""
+
+
+def test_a_ticket_that_is_taken_in_vain_keeps_its_backoff():
+    a, b = Where(), Where()
+    job = Job(Sizes([10]), "m", Retry())
+    ticket = job.take(a)
+    job.put_back(ticket, avoid=a, until=30.0, now=0.0)
+    assert job.take(b) is ticket
+    job.untake(ticket)
+    assert job.take(a) is None
+    assert job.next_retry() == 30.0
+    job.end_backoffs(30.0)
+    assert job.take(a) is ticket
+
+
+def test_a_ticket_that_is_kept_from_a_lane_for_good_sets_no_timer():
+    """A real loop has no timer for ever: `call_at(inf)` raises there."""
+    dear, cheap = Where(), Where()
+    job = Job(Sizes([10]), "m", Retry())
+    ticket = job.take(dear)
+    job.keep_from(ticket, dear)
+    assert job.take(cheap) is ticket
+    job.untake(ticket)
+    assert job.next_retry() is None
+    assert job.take(cheap) is ticket
+    job.put_back(ticket, avoid=cheap, until=30.0, now=0.0)
+    assert job.next_retry() == 30.0
+    job.end_backoffs(30.0)
+    assert job.next_retry() is None
+    assert job.take(dear) is None
+    job.reconsider()
+    assert job.take(dear) is ticket
 
 
 @in_virtual_time

@@ -41,13 +41,26 @@ class Account:
             if purse.budget is not None:
                 purse.budget.check_price(self.price, self._endpoint.name)
 
-    def reserve(self, job: Job, ticket: Ticket, now: float) -> bool:
-        """Reserve the most that sending a ticket may cost; False when it does not fit now.
+    def charge(self, job: Job, ticket: Ticket) -> Charge:
+        """The most that sending a ticket may cost.
 
         Raises:
             ValueError: If nobody can say how much that is.
         """
-        charge = self._charge(job, ticket)
+        limits: Mapping[str, int] = getattr(self._endpoint, "context_limits", {})
+        return charge_of(
+            ticket.request,
+            self.price,
+            limits.get(job.model),
+            job.retry.timeout,
+            count_tokens=any(
+                purse.budget is not None and purse.budget.needs_tokens(self.price)
+                for purse in job.purses
+            ),
+        )
+
+    def reserve(self, job: Job, ticket: Ticket, charge: Charge, now: float) -> bool:
+        """Reserve that much; False when it does not fit now."""
         if not reserve_in(job.purses, charge, now):
             return False
         ticket.reserved = charge
@@ -77,24 +90,3 @@ class Account:
             for purse in job.purses:
                 purse.settle(ticket.reserved, NO_CHARGE)
             ticket.reserved = None
-
-    def refusal(self, job: Job, ticket: Ticket, now: float) -> str | None:
-        """Why a ticket can never be paid for here; None when it may be, later."""
-        charge = self._charge(job, ticket)
-        for purse in job.purses:
-            if purse.is_spent(charge, now):
-                return purse.refusal(charge, now)
-        return None
-
-    def _charge(self, job: Job, ticket: Ticket) -> Charge:
-        limits: Mapping[str, int] = getattr(self._endpoint, "context_limits", {})
-        return charge_of(
-            ticket.request,
-            self.price,
-            limits.get(job.model),
-            job.retry.timeout,
-            count_tokens=any(
-                purse.budget is not None and purse.budget.needs_tokens(self.price)
-                for purse in job.purses
-            ),
-        )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from langgraph_hpc_fanout.dispatch.costs.budget import Budget, Purse
+from langgraph_hpc_fanout.dispatch.costs.charges import Charge
 from langgraph_hpc_fanout.records import Failure, Reply
 
 if TYPE_CHECKING:
@@ -61,10 +61,7 @@ class Cashier:
         """Reserve what sending a ticket may cost; where that cannot be, it is not sent."""
         now = self._scheduler.loop.time()
         try:
-            if lane.account.reserve(job, ticket, now):
-                self._revive(job)
-                return True
-            refused = lane.account.refusal(job, ticket, now)
+            charge = lane.account.charge(job, ticket)
         except ValueError as error:
             self._give_up(job, ticket, lane, Failure("budget", str(error)))
             return False
@@ -72,9 +69,12 @@ class Cashier:
             message = f"What a request costs at {lane.name} cannot be told: {error!r}."
             self._give_up(job, ticket, lane, Failure("budget", message))
             return False
+        if lane.account.reserve(job, ticket, charge, now):
+            self._revive(job)
+            return True
         if job.cancel_twin(ticket):
             return False
-        if refused is None:
+        if (refused := _refusal(job, charge, now)) is None:
             job.untake(ticket)
             self._reviving.discard(job)
             self._short.add(job)  # what is in flight may turn out to cost less
@@ -115,14 +115,14 @@ class Cashier:
             and other.condition.may_recover
             and other.account.price != lane.account.price
             and ticket.avoid.get(other) != math.inf
-            and other.account.refusal(job, ticket, now) is None
+            and _refusal(job, other.account.charge(job, ticket), now) is None
             for other in self._scheduler.lanes
         )
 
     def _refuse(self, job: Job, ticket: Ticket, lane: Lane, why: str) -> None:
         """What cannot be paid for any more fails; if nothing ever was, nothing can be done."""
         failure = Failure("budget", why)
-        limited: Sequence[Purse] = [purse for purse in job.purses if purse.budget is not None]
+        limited = [purse for purse in job.purses if purse.budget is not None]
         if not ticket.attempts and all(purse.is_unused for purse in limited):
             self._give_up(job, ticket, lane, failure)
             return
@@ -148,3 +148,9 @@ class Cashier:
                 self._refusing.discard(job)
                 return
         self._scheduler.loop.call_soon(self._refuse_more, job, lane)
+
+
+def _refusal(job: Job, charge: Charge, now: float) -> str | None:
+    """Why this can never be paid for; None when it may be, later."""
+    spent = (purse for purse in job.purses if purse.is_spent(charge, now))
+    return next((purse.refusal(charge, now) for purse in spent), None)
