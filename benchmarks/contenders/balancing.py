@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langgraph_hpc_fanout.dispatch.job import Job, Ticket
-from langgraph_hpc_fanout.dispatch.lane import Lane
+from benchmarks.contenders.client import Client
+from langgraph_hpc_fanout.dispatch.job import Job
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
-from langgraph_hpc_fanout.records import Failure, Reply, Request
+from langgraph_hpc_fanout.records import Request
 from langgraph_hpc_fanout.testing import virtual_time
 from langgraph_hpc_fanout.testing.simulated import SimulatedEndpoint
 
@@ -46,7 +45,7 @@ def by_scheduler(fleet: Fleet, requests: Sequence[Request], seed: int) -> Course
 
     async def ask() -> list[float]:
         scheduler = Scheduler(fleet, random.Random(seed))
-        client = _Client(requests)
+        client = Client(requests, len(requests))
         (model,) = fleet[0].models
         job = Job(client, model, Retry(), may_hedge=True)
         scheduler.add(job)
@@ -115,31 +114,3 @@ def _timed(ask: Callable[[], Coroutine[Any, Any, list[float]]]) -> Course:
     begun = time.process_time()
     ends = virtual_time.run(ask)
     return Course(sorted(ends), time.process_time() - begun)
-
-
-class _Client:
-    """Hands out all requests and notes when each is answered."""
-
-    def __init__(self, requests: Sequence[Request]) -> None:
-        self._waiting = deque(requests)
-        self._count = len(requests)
-        self._loop = asyncio.get_running_loop()
-        self.ends: list[float] = []
-        self.done = asyncio.Event()
-
-    def feed(self, most: int) -> Sequence[Ticket]:
-        count = min(most, len(self._waiting))
-        return [Ticket(None, self._waiting.popleft()) for _ in range(count)]
-
-    def unfed(self) -> int:
-        return len(self._waiting)
-
-    def settle(self, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
-        if reply.failure is not None:
-            raise ValueError(f"{ticket.request.key} was lost: {reply.failure.message}")
-        self.ends.append(self._loop.time())
-        if len(self.ends) == self._count:
-            self.done.set()
-
-    def abort(self, failures: Sequence[Failure]) -> None:
-        raise ValueError(f"The scheduler gave up: {failures[0].message}")

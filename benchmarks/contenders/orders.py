@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from langgraph_hpc_fanout.dispatch.job import Job, Ticket
-from langgraph_hpc_fanout.dispatch.lane import Lane
+from benchmarks.contenders.client import Client
+from langgraph_hpc_fanout.dispatch.job import Job
 from langgraph_hpc_fanout.dispatch.ordering import Order
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
-from langgraph_hpc_fanout.records import Failure, Reply, Request, Usage
+from langgraph_hpc_fanout.records import Reply, Request, Usage
 from langgraph_hpc_fanout.testing import virtual_time
 
 _ANSWER = {"choices": [{"message": {"content": "Yes."}, "finish_reason": "stop"}]}
@@ -112,31 +112,6 @@ def _no_time(_request: Request, _endpoint: _Endpoint) -> float:
     return 0.0
 
 
-class _Client:
-    """Hands out requests in their order."""
-
-    def __init__(self, requests: Sequence[Request]) -> None:
-        self.done = asyncio.Event()
-        self._requests = iter(requests)
-        self._unfed = self._open = len(requests)
-
-    def feed(self, most: int) -> Sequence[Ticket]:
-        count = min(most, self._unfed)
-        self._unfed -= count
-        return [Ticket(None, next(self._requests)) for _ in range(count)]
-
-    def unfed(self) -> int:
-        return self._unfed
-
-    def settle(self, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
-        self._open -= 1
-        if not self._open:
-            self.done.set()
-
-    def abort(self, failures: Sequence[Failure]) -> None:
-        raise RuntimeError(f"The scheduler gave up: {failures[0].message}")
-
-
 def _ask(
     fleet: Sequence[_Endpoint],
     requests: Sequence[Request],
@@ -147,7 +122,7 @@ def _ask(
         for endpoint in fleet:
             endpoint.seconds = seconds
         scheduler = Scheduler(fleet, random.Random(1))
-        client = _Client(requests)
+        client = Client(requests, len(requests))
         job = Job(client, "m", Retry(), order=order)
         scheduler.add(job)
         await client.done.wait()

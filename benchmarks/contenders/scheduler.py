@@ -8,16 +8,16 @@ from typing import ClassVar
 
 import uvloop
 
+from benchmarks.contenders.client import Client
 from benchmarks.sample import Meter, Sample
 from langgraph_hpc_fanout.dispatch.costs.budget import Budget, Purse
-from langgraph_hpc_fanout.dispatch.job import Job, Ticket
-from langgraph_hpc_fanout.dispatch.lane import Lane
+from langgraph_hpc_fanout.dispatch.job import Job
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.price import Price
 from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
-from langgraph_hpc_fanout.records import Failure, Reply, Request, Usage
+from langgraph_hpc_fanout.records import Reply, Request, Usage
 from langgraph_hpc_fanout.runs import garbage
 
 _ENDPOINTS = 8
@@ -36,7 +36,7 @@ async def _ask(items: int, *, every_feature: bool) -> Sample:
     fleet = [_Instant(f"instant {number}", priced=every_feature) for number in range(_ENDPOINTS)]
     scheduler = Scheduler(fleet, budget=Budget(usd=1e6) if every_feature else None)
     await scheduler.resolve("m")
-    client = _Client(items)
+    client = Client((Request("key", "m", _BODY, 12, 16) for _ in range(items)), items)
     job = (
         Job(
             client,
@@ -61,30 +61,6 @@ async def _ask(items: int, *, every_feature: bool) -> Sample:
     scheduler.remove(job)
     await scheduler.close()
     return meter.sample
-
-
-class _Client:
-    """Has requests made one after another, and counts what comes back."""
-
-    def __init__(self, items: int) -> None:
-        self.done = asyncio.Event()
-        self._left = self._open = items
-
-    def feed(self, most: int) -> Sequence[Ticket]:
-        count = min(most, self._left)
-        self._left -= count
-        return [Ticket(None, Request("key", "m", _BODY, 12, 16)) for _ in range(count)]
-
-    def unfed(self) -> int:
-        return self._left
-
-    def settle(self, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
-        self._open -= 1
-        if not self._open:
-            self.done.set()
-
-    def abort(self, failures: Sequence[Failure]) -> None:
-        raise RuntimeError(f"The scheduler gave up: {failures[0].message}")
 
 
 class _Instant:

@@ -129,7 +129,8 @@ class Hedging:
         usual, avoid = self._estimates.pace(job.kind), {busy}
         for _ in range(_DRAWS):
             lane = self._idle.pick(job, avoid)
-            if lane is None or lane.pace is None or usual is None or lane.pace < _SLOW * usual:
+            pace = None if lane is None else lane.width.pace
+            if lane is None or pace is None or usual is None or pace < _SLOW * usual:
                 return lane
             avoid.add(lane)
         return None

@@ -12,9 +12,8 @@ from langgraph_hpc_fanout.dispatch.factoring import Factoring
 from langgraph_hpc_fanout.dispatch.health import PROBE_SECONDS, Condition, State
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.pacing.gate import Gate
-from langgraph_hpc_fanout.dispatch.pacing.window import Window
+from langgraph_hpc_fanout.dispatch.pacing.width import Width
 from langgraph_hpc_fanout.dispatch.retry import ACTIONS, actions_at
-from langgraph_hpc_fanout.endpoints.gauges import Gauged
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint, Health
 from langgraph_hpc_fanout.endpoints.tags import tags_of
 from langgraph_hpc_fanout.records import Failure, Reply
@@ -28,15 +27,6 @@ _REFUSALS = 3
 """Refusals in a row that pause a wide lane. One among answers is a stray, or a gateway's share
 for somebody else, and holds up only the request that met it."""
 _WIDE = 8
-_CROWDED = frozenset({"rate_limited", "overloaded", "timeout"})
-_CROWDING = 0.1
-"""Share of answers, of the last sixty or so, that must be refusals to say that a window is too
-wide: strays, and a rate that others share, say nothing of it."""
-_CROWDING_GAIN = 1 / 64
-_GAIN = 0.1
-"""Weight of the newest answer in the average pace."""
-_GAUGE_SECONDS = 5.0
-"""Seconds between two looks at a server's gauges."""
 
 
 class Lane:
@@ -57,9 +47,9 @@ class Lane:
         self.serves: frozenset[str] = frozenset()
         self.actions = actions_at(endpoint)
         self.condition = Condition()
-        self.window = Window(endpoint.limits.concurrency)
-        self.account = Account(endpoint)
         self.in_flight = 0
+        self.width = Width(endpoint, lambda: self.in_flight)
+        self.account = Account(endpoint)
         self._scheduler = scheduler
         self._loop = asyncio.get_running_loop()
         self._gate: Gate | None = None
@@ -73,12 +63,6 @@ class Lane:
         self._prober: asyncio.Task[None] | None = None
         self._paused_until = 0.0
         self._refusals = 0
-        # What waits somewhere else, or travels in company, has a width of the endpoint's own.
-        self._adapts = endpoint.bundling.max_items == 1 and not endpoint.bundling.queues
-        self.pace: float | None = None  # seconds that a token takes here
-        self._crowding = 0.0
-        self._gauged = endpoint if self._finds_width and isinstance(endpoint, Gauged) else None
-        self._gauging: asyncio.Task[None] | None = None
         self._factoring = Factoring()
 
     def __repr__(self) -> str:
@@ -99,7 +83,7 @@ class Lane:
     @property
     def limit(self) -> int:
         """Most requests in flight."""
-        return 1 if self.condition.on_trial else self.window.limit
+        return 1 if self.condition.on_trial else self.width.window.limit
 
     @property
     def has_room(self) -> bool:
@@ -107,12 +91,12 @@ class Lane:
         condition = self.condition  # spelled out, for it is asked a few times a request
         if condition.state is not State.HOT:
             return False
-        limit = 1 if condition.on_trial else self.window.limit
+        limit = 1 if condition.on_trial else self.width.window.limit
         if self._working >= limit or self.in_flight >= limit:
             return False
         if self._paused_until and self._paused_until > self._loop.time():
             return False
-        bundles = None if self._adapts else self.endpoint.bundling.max_bundles
+        bundles = self.endpoint.bundling.max_bundles if self.width.is_own else None
         return bundles is None or self._working < bundles
 
     @property
@@ -247,10 +231,9 @@ class Lane:
         started = self._loop.time()
         self._stamp(bundle, started)
         self._bundles.add(bundle)
-        if self._gauged is not None and (self._gauging is None or self._gauging.done()):
-            self._gauging = self._loop.create_task(self._watch_gauges(self._gauged))
         waiting = dict(enumerate(zip(bundle.jobs, bundle.tickets, strict=True)))
         self.in_flight += len(waiting)
+        self.width.watch()
         failure = Failure("transient", f"{self.name} ended without a reply.", None, True, self.name)
         try:
             end = self._end(bundle, started)
@@ -343,43 +326,10 @@ class Lane:
         if reply.failure is None:
             self._refusals = 0
             self.condition.answered()
-        if self._adapts and is_wanted:
-            self._adapt(reply, now, seconds)
+        if is_wanted:
+            self.width.replied(reply, now, seconds)
         ticket.attempts += reply.tries - 1
         self._scheduler.answered(job, ticket, reply, self, seconds)
-
-    @property
-    def _finds_width(self) -> bool:
-        return self._adapts and self.endpoint.limits.concurrency is None
-
-    async def _watch_gauges(self, gauged: Gauged) -> None:
-        """Let the window know of the server's own queue, as long as the lane is at work."""
-        while self.in_flight:
-            await asyncio.sleep(_GAUGE_SECONDS)
-            try:
-                async with asyncio.timeout(PROBE_SECONDS):
-                    gauges = await gauged.gauges()
-                if gauges is not None:
-                    self.window.queued(self._loop.time(), gauges.waiting, gauges.running)
-            except Exception:  # noqa: BLE001 - an endpoint's bug must not end the lane
-                gauges = None
-            if gauges is None:
-                self._gauged = None  # it has none
-                return
-
-    def _adapt(self, reply: Reply, now: float, seconds: float) -> None:
-        """Let the window learn. A stray refusal is none of its business, many are."""
-        failure = reply.failure
-        if failure is None:
-            tokens = 0 if reply.usage is None else reply.usage.completion_tokens
-            self.window.succeeded(now, seconds, tokens, self.in_flight + 1)
-            if tokens:
-                pace = seconds / tokens
-                self.pace = pace if self.pace is None else self.pace + _GAIN * (pace - self.pace)
-        is_crowded = failure is not None and failure.kind in _CROWDED
-        self._crowding += (is_crowded - self._crowding) * _CROWDING_GAIN
-        if is_crowded and self._crowding > _CROWDING:
-            self.window.overloaded(now, seconds)
 
     # -- health -------------------------------------------------------------------------
 
@@ -421,7 +371,8 @@ class Lane:
     async def close(self) -> None:
         """Stop everything and close the endpoint."""
         self.condition.close()
-        tasks = [each for each in (*self._workers, self._prober, self._gauging) if each is not None]
+        watching = self.width.stop()
+        tasks = [each for each in (*self._workers, self._prober, watching) if each is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

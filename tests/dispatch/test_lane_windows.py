@@ -49,7 +49,7 @@ async def in_flight_after(seconds, endpoint, count=10**6):
         items = Items(count)
         job = dispatch.add(items)
         await asyncio.sleep(seconds)
-        width = dispatch.lanes["a"].window.limit
+        width = dispatch.lanes["a"].width.window.limit
         dispatch.scheduler.remove(job)
     return width, len(items.answers)
 
@@ -87,7 +87,7 @@ async def test_stray_refusals_make_no_lane_narrower():
     async with Dispatch(a) as dispatch:
         dispatch.add(Items(10**6))
         await asyncio.sleep(100.0)
-        assert dispatch.lanes["a"].window.limit == 100
+        assert dispatch.lanes["a"].width.window.limit == 100
 
 
 @in_virtual_time
@@ -104,7 +104,7 @@ async def test_bundles_keep_to_their_endpoints_own_width():
     a.script = lambda call: "timeout" if call.nth == 1 else None
     async with Dispatch(a) as dispatch:
         await dispatch.ask(640)
-        assert dispatch.lanes["a"].window.limit == 64
+        assert dispatch.lanes["a"].width.window.limit == 64
 
 
 @pytest.mark.parametrize("said", [None, ValueError("x"), "hang"])

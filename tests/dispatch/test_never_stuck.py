@@ -268,7 +268,7 @@ async def test_what_was_cancelled_says_nothing_of_the_server():
             await asyncio.sleep(1.0)
             dispatch.scheduler.remove(job)
             await asyncio.sleep(0.001)
-        assert dispatch.lanes["a"].window.limit == 128
+        assert dispatch.lanes["a"].width.window.limit == 128
 
 
 class Where:

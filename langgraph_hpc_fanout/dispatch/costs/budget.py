@@ -91,7 +91,6 @@ class Purse:
     Args:
         budget: What may be used; None for a purse that only counts.
         of: Whose it is, for messages.
-        spent: What an earlier run has spent of the same budget.
 
     Attributes:
         budget: As given.
@@ -114,7 +113,7 @@ class Purse:
         "unconfirmed",
     )
 
-    def __init__(self, budget: Budget | None, of: str = "run", spent: Charge = NO_CHARGE) -> None:
+    def __init__(self, budget: Budget | None, of: str = "run") -> None:
         self.budget = budget
         self.exceeded = 0
         self.unconfirmed = NO_CHARGE
@@ -126,7 +125,6 @@ class Purse:
         self._money = most.get(_MONEY, math.inf)
         self._node_time = most.get(_NODE_TIME, math.inf)
         self._spent = _Sum()
-        self._spent.add(spent)
         self._held = _Sum()
         self._end: float | None = None
 

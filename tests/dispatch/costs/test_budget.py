@@ -167,8 +167,10 @@ def test_what_was_never_sent_is_given_back():
     assert purse.reserve(Charge(requests=1), 0.0)
 
 
-def test_what_an_earlier_run_spent_is_spent():
-    purse = Purse(Budget(tokens=100), spent=Charge(60, 30, 1))
+def test_what_was_spent_is_spent():
+    purse = Purse(Budget(tokens=100))
+    assert purse.reserve(Charge(60, 30, 1), 0.0)
+    purse.settle(Charge(60, 30, 1), Charge(60, 30, 1))
     assert not purse.reserve(Charge(11), 0.0)
     assert purse.reserve(Charge(10), 0.0)
 
@@ -223,7 +225,9 @@ def test_the_words_when_it_is_spent():
 
 
 def test_what_is_not_reserved_is_not_told_of():
-    purse = Purse(Budget(usd=5), "pool", Charge(picodollars=499 * CENT))
+    purse = Purse(Budget(usd=5), "pool")
+    assert purse.reserve(Charge(picodollars=499 * CENT), 0.0)
+    purse.settle(Charge(picodollars=499 * CENT), Charge(picodollars=499 * CENT))
     assert purse.refusal(Charge(picodollars=CENT + CENT // 8), 0.0) == (
         "The pool's budget of $5.00 is spent: $4.99 used, and one more call may use $0.01125; run"
         " again with a larger budget to go on."
