@@ -9,13 +9,13 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from open_files import open_files
 from properties import jsons, repeatable
 from sources import (
     COMPRESSED,
     bounds,
     check_slices,
     everything,
-    open_files,
     read_by_a_child,
     read_by_two_threads,
     scratch,
@@ -54,23 +54,21 @@ def test_slices_begin_anywhere(many, start):
     assert list(again.read(start, 3000)) == list(range(start, 3000))
 
 
-def test_a_slice_goes_on_where_the_last_one_ended(many):
+def test_a_slice_goes_on_where_the_last_one_ended(many, tmp_path):
     assert len(many) == 3000
-    before = open_files()
     for start in range(0, 2990, 10):
         assert list(many.read(start, start + 10)) == list(range(start, start + 10))
-        assert open_files() == before + 1
+        assert open_files(tmp_path) == 1
     assert list(many.read(2990, 3000)) == list(range(2990, 3000))
-    assert open_files() == before
+    assert open_files(tmp_path) == 0
 
 
-def test_few_files_stay_open(many):
+def test_few_files_stay_open(many, tmp_path):
     assert len(many) == 3000
-    before = open_files()
     for start in range(0, 2000, 100):
         assert next(iter(many.read(start, start + 1))) == start
         assert list(many.read(start, start + 2)) == [start, start + 1]
-    assert open_files() <= before + 4
+    assert open_files(tmp_path) <= 4
     del many
 
 

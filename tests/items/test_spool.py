@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
+from open_files import open_files
 from properties import is_plain, jsons, repeatable
 from sources import (
     bounds,
     check_slices,
     everything,
-    open_files,
     read_by_a_child,
     read_by_two_threads,
     scratch,
@@ -74,11 +74,10 @@ def test_frames_are_about_a_megabyte(tmp_path):
     check_slices(source, [1, 17, 20, 23])
 
 
-def test_a_file_is_open_while_slices_follow_one_another(many):
-    before = open_files()
+def test_a_file_is_open_while_slices_follow_one_another(many, tmp_path):
     for start in range(0, 5000, 100):
         assert [each["n"] for each in many.read(start, start + 100)] == [*range(start, start + 100)]
-    assert open_files() == before
+    assert open_files(tmp_path) == 0
 
 
 def test_a_spool_of_the_same_name_takes_the_place_of_the_old_one(tmp_path):
