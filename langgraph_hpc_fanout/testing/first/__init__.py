@@ -10,10 +10,11 @@ from langgraph_hpc_fanout.testing.first.record import (
     UserRecord,
 )
 from langgraph_hpc_fanout.testing.first.server import FirstFake
-from langgraph_hpc_fanout.testing.first.spec import Cluster, ColdStart, Model, Times, alcf
+from langgraph_hpc_fanout.testing.first.spec import Batching, Cluster, ColdStart, Model, Times, alcf
 
 __all__ = [
     "BatchRecord",
+    "Batching",
     "Cluster",
     "ColdStart",
     "Fault",

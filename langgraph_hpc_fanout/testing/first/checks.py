@@ -58,21 +58,22 @@ def prompt_of(route: str, body: Mapping[str, Any]) -> str:
     return wanted if isinstance(wanted, str) else " ".join(map(str, wanted))
 
 
-def batch_flaws(body: object) -> tuple[list[Flaw], list[str]]:
-    """What is wrong with the body of a batch: its flaws, and the keys that it must not have."""
+def batch_flaws(body: object) -> list[Flaw]:
+    """What is wrong with the body of a batch (BatchSubmit of FIRST 4d016f5, schemas/batch.py)."""
     if not isinstance(body, dict):
-        return [_flaw("dict_type", (), "Input should be a valid dictionary")], []
+        return [_flaw("dict_type", (), "Input should be a valid dictionary")]
     found = [
         _flaw("string_type", (key,), "Input should be a valid string")
         for key in ("input_file", "model")
         if not isinstance(body.get(key), str) or not body[key]
     ]
-    folder = body.get("output_folder_path")
-    if folder is not None and not isinstance(folder, str):
-        found.append(
-            _flaw("string_type", ("output_folder_path",), "Input should be a valid string")
-        )
-    return found, sorted(set(body) - {"input_file", "model", "output_folder_path"})
+    if not isinstance(body.get("output_folder_path"), str | None):
+        message = "Input should be a valid string"
+        found.append(_flaw("string_type", ("output_folder_path",), message))
+    return found + [
+        _flaw("extra_forbidden", (key,), "Extra inputs are not permitted")
+        for key in sorted(set(body) - {"input_file", "model", "output_folder_path"})
+    ]
 
 
 def _is_messages(value: object) -> bool:

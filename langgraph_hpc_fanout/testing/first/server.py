@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +18,7 @@ from langgraph_hpc_fanout.testing.first.record import FirstRecord
 from langgraph_hpc_fanout.testing.first.settings import Settings
 from langgraph_hpc_fanout.testing.first.spec import (
     AnswerRule,
+    Batching,
     Cluster,
     ColdStart,
     Maintenance,
@@ -62,6 +64,9 @@ class FirstFake:
         answer: What models answer: a text, or a function of the request's body; None for `echo`
             of the last user message. Functions run on the server's loop, so they must be quick.
         backend: Base URL of an OpenAI server that answers instead, such as a `FakeFleet`'s.
+        files: A directory that stands for the clusters' file systems: `/eagle/in.jsonl` is
+            `eagle/in.jsonl` in it. Batches need one.
+        batching: How batches run.
         faults: What goes wrong; the first that strikes a request is the one it gets.
         seed: Seed of faults and latencies.
         record: `full` keeps every inference request, `counts` only counts them.
@@ -85,6 +90,8 @@ class FirstFake:
         latency: float | Latency = 0.0,
         answer: AnswerRule | None = None,
         backend: str | None = None,
+        files: str | Path | None = None,
+        batching: Batching | None = None,
         faults: Sequence[Fault] = (),
         seed: int = 0,
         record: Detail = "full",
@@ -105,6 +112,8 @@ class FirstFake:
             latency=Constant(latency) if isinstance(latency, int | float) else latency,
             answer=answer,
             backend=backend,
+            files=None if files is None else Path(files),
+            batching=batching or Batching(),
             faults=tuple(faults),
             seed=seed,
             record=record,

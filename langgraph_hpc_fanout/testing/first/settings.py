@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from langgraph_hpc_fanout.testing.first.faults import Fault
 from langgraph_hpc_fanout.testing.first.quotas import Quotas
-from langgraph_hpc_fanout.testing.first.spec import AnswerRule, Cluster, ColdStart, Times
+from langgraph_hpc_fanout.testing.first.spec import AnswerRule, Batching, Cluster, ColdStart, Times
 from langgraph_hpc_fanout.testing.fleet.record import Detail
 from langgraph_hpc_fanout.testing.fleet.spec import Latency
 
@@ -25,6 +26,8 @@ class Settings:
     latency: Latency
     answer: AnswerRule | None
     backend: str | None
+    files: Path | None
+    batching: Batching
     faults: tuple[Fault, ...]
     seed: int
     record: Detail

@@ -140,6 +140,36 @@ class Times:
     batch_fails: float = 7 * 86_400.0
 
 
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How batches run (FIRST main 329c0cd; ALCF user guide 7d04a3f).
+
+    Attributes:
+        lines: Most lines of a file; a longer one fails.
+        chunk: Lines that one server process answers. The model is loaded anew for each chunk.
+        blocks: Batches that a cluster runs at once, for everybody.
+        tokens_per_second: How fast; the documented sample made 3,899.8.
+        context: The context window, whatever the model's own is.
+        result: `repr` for a Python dict as text, which is what the code makes, `metrics` for the
+            JSON that the user guide shows.
+
+    Raises:
+        ValueError: If a number is not positive.
+    """
+
+    lines: int = 150_000
+    chunk: int = 20_000
+    blocks: int = 2
+    tokens_per_second: float = 3_900.0
+    context: int = 28_672
+    result: Literal["repr", "metrics"] = "repr"
+
+    def __post_init__(self) -> None:
+        for name in ("lines", "chunk", "blocks", "tokens_per_second", "context"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"Batching({name}={getattr(self, name)!r}) must be positive.")
+
+
 def alcf() -> tuple[Cluster, ...]:
     """Clusters like ALCF's (user guide 7d04a3f), each with its own ids of the models."""
     sophia = (

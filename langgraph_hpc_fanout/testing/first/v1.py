@@ -8,13 +8,17 @@ from urllib.parse import parse_qs
 import orjson
 
 from langgraph_hpc_fanout.testing.first import errors, views
+from langgraph_hpc_fanout.testing.first.batch_node import BatchNode, Files
+from langgraph_hpc_fanout.testing.first.batches import Batch, Batches
+from langgraph_hpc_fanout.testing.first.checks import batch_flaws
 from langgraph_hpc_fanout.testing.first.doorway import Doorway, Refusal
 from langgraph_hpc_fanout.testing.first.exchange import Exchange
-from langgraph_hpc_fanout.testing.first.faults import REJECTIONS, Fault, Route
+from langgraph_hpc_fanout.testing.first.faults import REJECTIONS, Fault, Route, Target
 from langgraph_hpc_fanout.testing.first.gateway import Gateway
 from langgraph_hpc_fanout.testing.first.record import BatchRecord
 from langgraph_hpc_fanout.testing.first.site import Site
 from langgraph_hpc_fanout.testing.first.spec import ROUTES
+from langgraph_hpc_fanout.testing.fleet.faults import Attempt
 from langgraph_hpc_fanout.testing.fleet.protocol import Connection, HttpRequest, HttpResponse
 
 ROOT = "/resource_server"
@@ -38,6 +42,17 @@ class V1:
         self._quotas = gateway.settings.quotas
         self._doorway = Doorway(gateway.clock, gateway.tokens, gateway.ledger, self._quotas)
         self._jobs: dict[tuple[str, str], tuple[float, bytes]] = {}
+        settings = gateway.settings
+        self._batches = Batches(gateway.clock, settings.times, self._quotas)
+        self._node = BatchNode(
+            gateway.clock,
+            gateway.timers,
+            cold=settings.cold_start,
+            batching=settings.batching,
+            files=Files(settings.files),
+            backend=gateway.backend,
+            faults=gateway.faults,
+        )
 
     def received(self, connection: Connection, request: HttpRequest) -> None:
         """Answer a request, or let somebody answer it."""
@@ -56,10 +71,11 @@ class V1:
 
     def batches(self) -> tuple[BatchRecord, ...]:
         """The batches so far."""
-        return ()
+        return tuple(batch.record() for batch in self._batches.all())
 
     async def close(self) -> None:
-        """Nothing is under way."""
+        """Give up what is under way."""
+        await self._node.close()
 
     # Inference
 
@@ -99,9 +115,20 @@ class V1:
         self, exchange: Exchange, cluster: str, framework: str, prefix: str
     ) -> Refusal | None:
         """Look for the model."""
-        estate = self._gateway.estate
         if prefix != "v1":
             return errors.not_found(), "not_found"
+        endpoint = exchange.endpoint
+        place = self._place(cluster, framework, str(exchange.body["model"]), endpoint)
+        if not isinstance(place, Site):
+            return place
+        self._gateway.reached(exchange, place)
+        return None
+
+    def _place(
+        self, cluster: str, framework: str, model: str, endpoint: str | None = None
+    ) -> Site | Refusal:
+        """The model that a path and a body name, or why there is none."""
+        estate = self._gateway.estate
         if cluster not in estate.clusters:
             return _no_cluster(cluster), "not_found"
         if (refusal := self._down(cluster)) is not None:
@@ -109,13 +136,10 @@ class V1:
         if framework != estate.clusters[cluster].framework:
             message = f"framework {framework} not available on cluster {cluster}."
             return errors.app("unsupported_framework", message), "unsupported"
-        if exchange.endpoint not in estate.clusters[cluster].endpoints:
-            return _unsupported(exchange.endpoint, cluster)
-        site = estate.sites.get((cluster, str(exchange.body["model"])))
-        if site is None:
-            return _no_model(cluster, framework, str(exchange.body["model"])), "not_found"
-        self._gateway.reached(exchange, site)
-        return None
+        if endpoint is not None and endpoint not in estate.clusters[cluster].endpoints:
+            return _unsupported(endpoint, cluster)
+        site = estate.sites.get((cluster, model))
+        return site or (_no_model(cluster, framework, model), "not_found")
 
     def _judge(self, exchange: Exchange, size: int) -> Refusal | None:
         """Whether a request may go to its model."""
@@ -161,11 +185,12 @@ class V1:
         self._gateway.ledger.probes[route] += 1
         if (refusal := self._doorway.from_address()) is not None:
             return refusal[0]
-        if request.method != "GET":
+        submits = route == "batches" and len(parts) == _BATCH_PATH
+        if request.method != ("POST" if submits else "GET"):
             return errors.not_allowed()
-        cluster = parts[0] if route in {"jobs", "models"} else ""
-        if (rejection := self._gateway.rejection(route, cluster)) is not None:
-            return rejection
+        cluster = parts[0] if submits or route in _OF_CLUSTER else ""
+        if route != "batches" and (found := self._gateway.rejection(route, cluster)) is not None:
+            return found
         if route == "health":
             return errors.json(200, {"status": "ok"})
         if route == "status":
@@ -173,7 +198,44 @@ class V1:
         user, refusal = self._doorway.user(request.authorization)
         if refusal is not None:
             return refusal[0]
+        if submits:
+            return self._submit_batch(user, parts[0], parts[1], request.body)
+        if route == "batches":
+            return self._tell_batches(user, parts[2:], request.query)
         return self._tell(route, user, cluster, request.query)
+
+    # Batches
+
+    def _submit_batch(self, user: str, cluster: str, framework: str, raw: bytes) -> HttpResponse:
+        try:
+            body = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            return errors.unreadable()
+        if found := batch_flaws(body):
+            return errors.invalid_batch(found)
+        place = self._place(cluster, framework, body["model"])
+        if not isinstance(place, Site):
+            return place[0]
+        attempt = Attempt(body, body["input_file"], 0, 0)
+        target = Target("batches", cluster, place.model.name, attempt)
+        fault = self._gateway.faults.strike(target)
+        if fault is not None and fault.kind in REJECTIONS:
+            return _rejected(fault, place)
+        refusal = self._batches.refusal(place, user, body["input_file"])
+        if refusal is not None:
+            return refusal
+        batch = Batch(place, user, body, self._gateway.clock.now(), fault)
+        self._node.begin(batch)
+        return self._batches.submit(batch)
+
+    def _tell_batches(self, user: str, rest: list[str], query: str) -> HttpResponse:
+        match rest:
+            case []:
+                return self._batches.list(user, parse_qs(query).get("status", [""])[0])
+            case [identity]:
+                return self._batches.status(user, identity)
+            case _:
+                return self._batches.result(user, rest[0])
 
     def _tell(self, route: Route, user: str, cluster: str, query: str) -> HttpResponse:
         estate = self._gateway.estate
@@ -199,9 +261,8 @@ class V1:
         now = self._gateway.clock.now()
         told, body = self._jobs.get((cluster, user), (float("-inf"), b""))
         if now >= told + self._gateway.settings.times.jobs_cache:
-            body = orjson.dumps(
-                views.jobs(self._gateway.estate, self._gateway.clock, cluster, user)
-            )
+            clock, batches = self._gateway.clock, self._batches.all()
+            body = orjson.dumps(views.jobs(self._gateway.estate, clock, cluster, user, batches))
             if cluster not in self._gateway.estate.down:
                 self._jobs[cluster, user] = (now, body)
         return HttpResponse(200, body)
@@ -209,6 +270,7 @@ class V1:
 
 _SINGLE = {"health", "status", "whoami", "list-endpoints"}
 _OF_CLUSTER = {"jobs", "models"}
+_BATCH_PATH = len(("cluster", "framework", "v1", "batches"))
 
 
 def _route(parts: list[str]) -> Route | None:
@@ -218,6 +280,10 @@ def _route(parts: list[str]) -> Route | None:
             return cast("Route", name)
         case [_, name] if name in _OF_CLUSTER:
             return cast("Route", name)
+        case [_, _, "v1", "batches"] | ["v1", "batches"] | ["v1", "batches", _]:
+            return "batches"
+        case ["v1", "batches", _, "result"]:
+            return "batches"
         case _:
             return None
 

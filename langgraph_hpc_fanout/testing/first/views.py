@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from langgraph_hpc_fanout.testing.first.batches import Batch
 from langgraph_hpc_fanout.testing.first.clock import Clock
 from langgraph_hpc_fanout.testing.first.quotas import Quotas
 from langgraph_hpc_fanout.testing.first.site import Estate, Site
@@ -87,8 +89,10 @@ def models(estate: Estate, quotas: Quotas, cluster: str, user: str, model: str) 
     return [model_card(site, quotas) for site in sites if not model or site.model.name == model]
 
 
-def jobs(estate: Estate, clock: Clock, cluster: str, user: str) -> Json:
-    """`GET /{cluster}/jobs`: the batch scheduler's jobs that hold models.
+def jobs(
+    estate: Estate, clock: Clock, cluster: str, user: str, batches: Iterable[Batch] = ()
+) -> Json:
+    """`GET /{cluster}/jobs`: the batch scheduler's jobs that hold models or run batches.
 
     A job that runs and whose server is still loading stands under `running`, with the status
     `starting` (FIRST aba2e05, compute-functions/qstat_register_function.py).
@@ -104,6 +108,10 @@ def jobs(estate: Estate, clock: Clock, cluster: str, user: str) -> Json:
             answer["running"].append(_running(site, number, phase, clock))
         elif phase == "queued":
             answer["queued"].append(_queued(site, number, clock))
+    for number, batch in enumerate(batches, 901):
+        if batch.site.cluster.name == cluster and batch.site.permits(user) and not batch.ended:
+            state = "running" if batch.runs else "queued"
+            answer[f"private_batch_{state}"].append(_batch(batch, number, state))
     return answer
 
 
@@ -133,6 +141,17 @@ def _queued(site: Site, number: int, clock: Clock) -> Json:
         **_job(site, number, "Q"),
         "Host Name": "N/A",
         "Estimated Start Time": f"{starts:%a %b %d %H:%M:%S %Y} (Chicago time)",
+    }
+
+
+def _batch(batch: Batch, number: int, state: str) -> Json:
+    return {
+        **_entry(batch.site),
+        "Model Status": state,
+        **_job(batch.site, number, "R" if batch.runs else "Q"),
+        "Host Name": "N/A",
+        "Batch ID": batch.id,
+        "Username": f"{batch.user}@anl.gov",
     }
 
 
