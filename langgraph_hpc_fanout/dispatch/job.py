@@ -83,6 +83,12 @@ class Ticket:
         self.spent = NO_CHARGE
         self.mark: float | None = None
 
+    def stop_clock(self) -> None:
+        """Nobody could take it: its time and patience begin anew when it is sent again."""
+        self.first_sent = self.deadline = self.refused_since = None
+        if self.expiry is not None:
+            self.expiry.cancel()
+
     def follow_up(self, tag: Any, request: Request) -> Ticket:
         """The same question in other words: it keeps its deadline and its count of attempts."""
         ticket = Ticket(tag, request)
@@ -214,6 +220,10 @@ class Job:
             return True
         return not lane.serves and not lane.condition.is_hot
 
+    def awaits(self, lane: Lane) -> bool:
+        """Whether a lane that is on its way will serve it."""
+        return lane.state is State.STARTING and self.may_use(lane)
+
     def admits(self, tags: frozenset[str]) -> bool:
         """Whether an endpoint with these tags may see the tickets."""
         return are_admitted(tags, self.require, self.forbid)
@@ -273,6 +283,11 @@ class Job:
         ticket.avoid = {**ticket.avoid, lane: math.inf}
         self._again[ticket] = None
         self._keeps = True
+
+    def stop_clocks(self) -> None:
+        """Nobody is there for what waits, only on the way."""
+        for ticket in (*self._again, *self._returned):
+            ticket.stop_clock()
 
     def reconsider(self) -> None:
         """Lanes have changed: tickets that were kept from one may go there after all."""

@@ -56,6 +56,8 @@ class Limits:
         window: How the server counts: `"rolling"`, or `"fixed"` for one that begins to count
             anew after each second, minute or hour, whichever the rate is given for, as FIRST
             does with tokens per minute.
+        shared: Name of a rate of requests that the pool's endpoints of this name are counted
+            against together, as where a gateway counts by user over all its models.
 
     Raises:
         ValueError: If a limit would let nothing through or a rate cannot be read.
@@ -66,6 +68,7 @@ class Limits:
     tokens: str | None = None
     burst: int | None = None
     window: Window = "rolling"
+    shared: str | None = None
     requests_per_second: float | None = field(init=False, repr=False, compare=False, default=None)
     tokens_per_second: float | None = field(init=False, repr=False, compare=False, default=None)
 
@@ -85,6 +88,10 @@ class Limits:
         if self.burst is not None:
             self._check_burst(self.burst)
         self._check_window()
+        if self.shared is not None and self.requests is None:
+            raise ValueError(
+                f"Limits(shared={self.shared!r}) needs requests=, the rate that is shared."
+            )
 
     def _check_burst(self, burst: int) -> None:
         if self.requests_per_second is None:
@@ -115,7 +122,8 @@ class Limits:
         if self.concurrency is not None:
             parts = [f"{self.concurrency} at once"]
         if self.requests:
-            parts.append(f"{self.requests} requests")
+            together = "" if self.shared is None else f" (shared: {self.shared})"
+            parts.append(f"{self.requests} requests{together}")
         if self.tokens:
             parts.append(f"{self.tokens} tokens")
         if self.window == "fixed":
