@@ -18,7 +18,12 @@ from langgraph_hpc_fanout.endpoints.chat import (
     usage_of,
     wire_body,
 )
-from langgraph_hpc_fanout.endpoints.credentials import ApiKey, CredentialError, Credentials
+from langgraph_hpc_fanout.endpoints.credentials import (
+    ApiKey,
+    CredentialError,
+    Credentials,
+    TokenServiceError,
+)
 from langgraph_hpc_fanout.endpoints.gauges import Gauges, read_gauges
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.models import Models, as_mapping, id_of
@@ -44,8 +49,8 @@ class OpenAIEndpoint:
         name: Name in logs, graphs and outcomes; by default host and port of the URL.
         models: What it serves: a mapping of logical names to the ids it knows, or ids that are
             their own logical names. By default what `/models` lists.
-        api_key: The token, the name of an environment variable that holds it, or a function,
-            sync or async, that returns it.
+        api_key: The token, the name of an environment variable that holds it, a source of tokens
+            (`langgraph_hpc_fanout.tokens`), or a function, sync or async, that returns it.
         limits: What may be asked of it.
         tags: Words by which tasks require or forbid it, such as `"on-site"`.
         price: What it costs; needed where a budget is in dollars or node-hours.
@@ -233,8 +238,7 @@ class OpenAIEndpoint:
     def _explain_auth(self, failure: Failure) -> Failure:
         message = (
             f"{failure.message} It was asked with {self._credentials.describe()}; "
-            "set api_key= of this endpoint to a valid token, to the name of the environment "
-            "variable that holds one, or to a function that returns one."
+            f"{self._credentials.remedy()}"
         )
         return self._failure("auth", message, failure.status)
 
@@ -243,7 +247,7 @@ class OpenAIEndpoint:
         kind: FailureKind = "transient"
         what = str(error) or type(error).__name__
         if isinstance(error, CredentialError):
-            kind = "auth"
+            kind = "transient" if isinstance(error, TokenServiceError) else "auth"
         elif isinstance(error, aiohttp.ClientConnectorCertificateError):
             kind = "permanent"
             what = (
