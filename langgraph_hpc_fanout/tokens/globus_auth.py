@@ -19,7 +19,6 @@ from globus_sdk import (
 )
 from globus_sdk.authorizers import GlobusAuthorizer, RefreshTokenAuthorizer
 from globus_sdk.token_storage import JSONTokenStorage, TokenStorageData, TokenValidationError
-from globus_sdk.transport import RetryConfig
 
 from langgraph_hpc_fanout.tokens.resource import RESOURCE_SERVER, SCOPE
 from langgraph_hpc_fanout.tokens.source import CredentialError, Token, TokenServiceError
@@ -27,15 +26,10 @@ from langgraph_hpc_fanout.tokens.source import CredentialError, Token, TokenServ
 _logger = logging.getLogger(__name__)
 _PASSING = (429, *range(500, 600))
 """Statuses that say nothing of who we are."""
-
-
-def _retries() -> RetryConfig:
-    """Few, because who waits for a token tries again, and has the old one meanwhile."""
-    return RetryConfig(max_retries=1)
-
-
-class UnreadableStoreError(Exception):
-    """A file that should hold a login holds something else; the message says how it failed."""
+_UNUSABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What the SDK raises of a store, or an answer, that is none."""
+_RETRIES = 1
+"""Few, because who waits for a token tries again, and has the old one meanwhile."""
 
 
 @contextmanager
@@ -54,10 +48,6 @@ def explained(whose: str, login: str) -> Iterator[None]:
     """
     try:
         yield
-    except UnreadableStoreError as error:
-        raise CredentialError(
-            f"{whose} cannot be read as a login ({error}). Log in again with: {login}"
-        ) from None
     except TokenValidationError as error:
         raise CredentialError(
             f"{whose} holds no login for FIRST ({error}). Log in with: {login}"
@@ -75,6 +65,10 @@ def explained(whose: str, login: str) -> Iterator[None]:
             f"Globus Auth gives no token for {whose} ({error.http_status} {_reason(error)}). "
             f"Log in again with: {login}"
         ) from None
+    except _UNUSABLE as error:
+        raise CredentialError(
+            f"nothing usable came of {whose} ({type(error).__name__}). Log in again with: {login}"
+        ) from None
 
 
 def _reason(error: AuthAPIError) -> str:
@@ -89,7 +83,8 @@ def renewed(authorizer: GlobusAuthorizer, refused: str | None) -> Token:
     assert isinstance(authorizer, RefreshTokenAuthorizer)  # noqa: S101 - narrows the type
     if refused is not None and authorizer.access_token == refused:
         authorizer.handle_missing_authorization()
-    with closing(authorizer.auth_client):
+    client = authorizer.auth_client
+    with closing(client), client.retry_config.tune(max_retries=_RETRIES):
         try:
             authorizer.ensure_valid_token()
         except OSError as error:  # of the store: the token is there
@@ -122,22 +117,13 @@ def stored_token(path: Path, client_id: str, app_name: str, refused: str | None)
     """The token of a login that globus-sdk has stored, renewed where needed.
 
     The app has no handler for what is missing, so nobody is ever asked to log in.
-
-    Raises:
-        UnreadableStoreError: If the file holds something else.
-        GlobusError: Of the SDK, see `explained`.
     """
-    storage = _WholeStorage(path)
-    try:
-        storage.get_token_data_by_resource_server()
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UnreadableStoreError(type(error).__name__) from None
     app = UserApp(
         app_name,
-        login_client=NativeAppAuthClient(client_id, retry_config=_retries()),
+        login_client=NativeAppAuthClient(client_id),
         scope_requirements={RESOURCE_SERVER: [SCOPE]},
         config=GlobusAppConfig(
-            token_storage=storage,
+            token_storage=_WholeStorage(path),
             request_refresh_tokens=True,
             token_validation_error_handler=None,
         ),
@@ -149,8 +135,8 @@ def stored_token(path: Path, client_id: str, app_name: str, refused: str | None)
 
 def client_token(client_id: str, client_secret: str) -> Token:
     """A new token of a service account."""
-    client = ConfidentialAppAuthClient(client_id, client_secret, retry_config=_retries())
-    with closing(client):
+    client = ConfidentialAppAuthClient(client_id, client_secret)
+    with closing(client), client.retry_config.tune(max_retries=_RETRIES):
         response = client.oauth2_client_credentials_tokens(requested_scopes=SCOPE)
     granted = response.by_resource_server[RESOURCE_SERVER]
     return Token(granted["access_token"], granted["expires_at_seconds"], client_id)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import langgraph_hpc_fanout
 
+PAGE = Path(__file__, "../../../docs/cli.md").resolve().read_text()
 HEAVY = {"aiohttp", "globus_sdk", "langchain_core", "langgraph", "numpy", "orjson", "uvloop"}
 
 
@@ -58,3 +61,10 @@ finally:
 def test_the_program_as_a_module():
     done = process("-m", "langgraph_hpc_fanout.cli", "--version")
     assert done.stdout == f"hpc-fanout {langgraph_hpc_fanout.__version__}\n"
+
+
+def test_the_page_names_what_there_is(run):
+    commands = {*re.findall(r"`?hpc-fanout((?: [a-z]+)+(?: --[a-z]+)?)", PAGE)}
+    assert {" auth status", " auth status --json"} <= commands
+    for command in commands:
+        assert run(*command.split(), "--help").exit_code == 0, command

@@ -108,6 +108,7 @@ def test_globus_auth_that_falters(auth, stand_in, monkeypatch):
     auth.refusal = (503, {})
     with pytest.raises(TokenServiceError):
         AlcfTokens().token()
+    assert len(auth.asked) == 2
 
 
 def test_without_the_extra(without):

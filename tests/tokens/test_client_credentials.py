@@ -97,6 +97,12 @@ def test_an_account_that_globus_auth_does_not_know(auth):
     assert SECRET not in str(caught.value)
 
 
+def test_a_token_that_is_not_for_first(auth, monkeypatch):
+    monkeypatch.setattr("globus_auth.RESOURCE_SERVER", "another")
+    with pytest.raises(CredentialError, match=f"nothing usable came of .* {CLIENT_ID} "):
+        ClientCredentials(CLIENT_ID, SECRET).token()
+
+
 @pytest.mark.parametrize("value", ["", "  "])
 @pytest.mark.parametrize("missing", VARIABLES)
 def test_half_an_account(monkeypatch, missing, value):

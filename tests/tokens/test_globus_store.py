@@ -148,10 +148,21 @@ def test_a_login_that_is_not_for_first(store, changes):
     assert str(caught.value).endswith(LOGIN)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"data"', '{"format_version": "9.0"}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"data"',
+        '{"format_version": "9.0"}',
+        '{"data": {"DEFAULT": []}, "format_version": "2.0", "globus-sdk.version": "4"}',
+        '{"data": {"DEFAULT": {"a": {}}}, "format_version": "2.0", "globus-sdk.version": "4"}',
+        "\xff",
+    ],
+)
 def test_a_file_that_is_none(store, text):
     store.write_bytes(text.encode("latin-1"))
-    with pytest.raises(CredentialError, match=r"cannot be read as a login \(") as caught:
+    with pytest.raises(CredentialError, match=r"nothing usable came of .*tokens.json \(") as caught:
         GlobusTokens(store).token()
     assert str(caught.value).endswith(LOGIN)
     assert store.read_bytes() == text.encode("latin-1")
