@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import Counter
 
 import pytest
+from globus_auth import store_login
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from no_tokens import auth  # noqa: F401 - a fixture
 
 from langgraph_hpc_fanout.endpoints.credentials import (
     CredentialError,
     Credentials,
     TokenServiceError,
 )
-from langgraph_hpc_fanout.tokens import Token, TokenSource
+from langgraph_hpc_fanout.tokens import GlobusTokens, Token, TokenSource
 
 TWO_DAYS = 172_800.0
 MANY = 10_000
@@ -112,6 +115,20 @@ async def test_a_401_in_the_midst_of_ten_thousand_streams_causes_one_renewal():
     assert source.renewed == 2
     assert source.asked == [None, "token-1"]
     assert answers["Bearer token-1", False] >= 1
+
+
+async def test_fifty_endpoints_with_one_login_renew_once(auth, tmp_path):  # noqa: F811
+    """The real SDK, a login on disk, and Globus Auth on loopback."""
+    store = tmp_path / "tokens.json"
+    store_login(store, time.time() - 1)
+    source = GlobusTokens(store)
+    endpoints = [Credentials(source) for _ in range(50)]
+    for expected in ("access-1", "access-2"):
+        attempts = (each.header() for each in endpoints for _ in range(MANY // len(endpoints)))
+        assert {*await asyncio.gather(*attempts)} == {f"Bearer {expected}"}
+        for each in endpoints:
+            each.expire(f"Bearer {expected}")
+    assert len(auth.asked) == 2
 
 
 async def test_nobody_waits_for_a_renewal_ahead_of_time():
