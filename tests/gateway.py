@@ -26,6 +26,7 @@ class Gateway:
         url: Of its root.
         tokens: Those that it accepts.
         answer: Status and body in the place of its usual ones.
+        location: Where else to look, in the header of its answers.
         asked: Path and Authorization header of each request.
     """
 
@@ -33,6 +34,7 @@ class Gateway:
         self.url = f"{address}/resource_server"
         self.tokens = set()
         self.answer = None
+        self.location = None
         self.asked = []
 
     def reply(self, path, authorization):
@@ -52,6 +54,8 @@ def gateway():
             status, body = served.reply(self.path, self.headers["Authorization"])
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
+            if served.location is not None:
+                self.send_header("Location", served.location)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

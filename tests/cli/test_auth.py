@@ -155,6 +155,13 @@ def test_a_gateway_that_does_not_answer_as_one(run, gateway, key, answer, said):
     assert done.stdout.splitlines()[-1] == f"problem  the gateway does not answer: {said}"
 
 
+def test_the_token_goes_nowhere_else(run, gateway, key):
+    gateway.tokens.add(key)
+    gateway.answer, gateway.location = (302, {"detail": "elsewhere"}), f"{gateway.url}/elsewhere"
+    assert run("auth", "status").exit_code == 1
+    assert [path for path, _ in gateway.asked] == ["/resource_server/whoami"]
+
+
 def test_no_gateway(run, key, monkeypatch):
     monkeypatch.setenv("FIRST_API_BASE", "http://127.0.0.1:1/resource_server")
     done = run("auth", "status")
