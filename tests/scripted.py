@@ -71,7 +71,8 @@ class Scripted:
     `latency` is a number or a function of the call. `script` is a function of the call that
     returns None for a good answer, a failure kind, a reply, an exception to raise, or "hang",
     "end" (no reply, no more replies), "twice" or "elsewhere" (a position that is none).
-    `probe` is a function of the probe's number that returns a bool, a failure or an exception.
+    `probe` is a function of the probe's number that returns a bool, a failure, a health or an
+    exception.
     """
 
     def __init__(
@@ -126,6 +127,9 @@ class Scripted:
             health = await health
         if isinstance(health, BaseException):
             raise health
+        if isinstance(health, Health):
+            self.models = self.served
+            return health
         if isinstance(health, Failure):
             return Health(ok=False, failure=health)
         if not health:

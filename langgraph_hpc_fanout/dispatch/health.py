@@ -27,6 +27,7 @@ class State(enum.Enum):
 
     COLD = "not probed yet"
     PROBING = "not answering; probing"
+    STARTING = "on its way"
     HOT = "pulling"
     EJECTED = "failing; left alone for a while"
     DRAINING = "leaving"
@@ -37,7 +38,8 @@ class State(enum.Enum):
 class Condition:
     """How well one lane is. Pure: it is told what happened, and says what follows.
 
-    A cold lane is probed by one probe at a time, however many requests found nobody there. One
+    A cold lane is probed by one probe at a time, however many requests found nobody there. An
+    endpoint that says that it is on its way is probed when it says, and never given up. One
     that answers, but with faults only (5xx, resets, timeouts; never 429 or another 4xx, which are
     no fault of the server's), is ejected: left alone, then probed, and then on trial, which one
     request at a time ends for better or worse.
@@ -72,7 +74,7 @@ class Condition:
     @property
     def may_recover(self) -> bool:
         """Whether it may be worth while to wait for it."""
-        return self.state in (State.COLD, State.PROBING, State.HOT, State.EJECTED)
+        return self.state not in (State.DRAINING, State.DEAD, State.CLOSED)
 
     # -- probes ---------------------------------------------------------------------------
 
@@ -80,7 +82,7 @@ class Condition:
         """Somebody wants the lane: whether it is to be probed."""
         if self.state is State.DEAD:
             self.failure, self._chills, self._misses = None, 0, 0
-        elif self.state not in (State.COLD, State.PROBING):
+        elif self.state not in (State.COLD, State.PROBING, State.STARTING):
             return False
         if self.state is State.DEAD:
             self.state = State.PROBING
@@ -99,6 +101,9 @@ class Condition:
         if found.failure is not None and found.failure.kind == "auth":
             self.state = State.DEAD
             return None
+        if found.retry_after is not None:
+            self.state, self._misses, self._chills = State.STARTING, 0, 0
+            return max(_DELAYS[0], found.retry_after)
         self._misses += 1
         if self._misses <= len(_DELAYS):
             if self.state is not State.COLD:

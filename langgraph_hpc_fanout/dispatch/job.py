@@ -83,6 +83,12 @@ class Ticket:
         self.spent = NO_CHARGE
         self.mark: float | None = None
 
+    def stop_clock(self) -> None:
+        """Nobody could take it: its time and patience begin anew when it is sent again."""
+        self.first_sent = self.deadline = self.refused_since = None
+        if self.expiry is not None:
+            self.expiry.cancel()
+
     def follow_up(self, tag: Any, request: Request) -> Ticket:
         """The same question in other words: it keeps its deadline and its count of attempts."""
         ticket = Ticket(tag, request)
@@ -143,6 +149,7 @@ class Job:
         turns: Turns it has had, by its weight; of several jobs the one with the fewest is next.
         retries: What pays for its retries, once it was added to a scheduler.
         lost_at: Since when no lane is left that could serve it; None while there is one.
+        late_after: Seconds after which its requests are late, once there are no more to send.
         purses: What pays for its requests: none where nothing has a price or a limit.
     """
 
@@ -178,6 +185,7 @@ class Job:
         self.turns = 0.0
         self.retries: RetryBudget | None = None
         self.lost_at: float | None = None
+        self.late_after: float | None = None
         self._is_choosy = bool(self.require or self.forbid)
         self.in_flight: dict[Ticket, None] = {}  # in the order in which they were taken
         self.open = True
@@ -213,6 +221,10 @@ class Job:
         if lane.state is State.COLD or self.model in lane.serves:
             return True
         return not lane.serves and not lane.condition.is_hot
+
+    def awaits(self, lane: Lane) -> bool:
+        """Whether a lane that is on its way will serve it."""
+        return lane.state is State.STARTING and self.may_use(lane)
 
     def admits(self, tags: frozenset[str]) -> bool:
         """Whether an endpoint with these tags may see the tickets."""
@@ -273,6 +285,11 @@ class Job:
         ticket.avoid = {**ticket.avoid, lane: math.inf}
         self._again[ticket] = None
         self._keeps = True
+
+    def stop_clocks(self) -> None:
+        """Nobody is there for what waits, only on the way."""
+        for ticket in (*self._again, *self._returned):
+            ticket.stop_clock()
 
     def reconsider(self) -> None:
         """Lanes have changed: tickets that were kept from one may go there after all."""

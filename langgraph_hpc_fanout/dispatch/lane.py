@@ -11,7 +11,7 @@ from langgraph_hpc_fanout.dispatch.costs.account import Account
 from langgraph_hpc_fanout.dispatch.factoring import Factoring
 from langgraph_hpc_fanout.dispatch.health import PROBE_SECONDS, Condition, State
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
-from langgraph_hpc_fanout.dispatch.pacing.gate import Gate
+from langgraph_hpc_fanout.dispatch.pacing.gate import Gate, gate_of
 from langgraph_hpc_fanout.dispatch.pacing.width import Width
 from langgraph_hpc_fanout.dispatch.retry import ACTIONS, actions_at
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint, Health
@@ -52,10 +52,8 @@ class Lane:
         self.account = Account(endpoint)
         self._scheduler = scheduler
         self._loop = asyncio.get_running_loop()
-        self._gate: Gate | None = None
-        limits = endpoint.limits
-        if limits.requests is not None or limits.tokens is not None:
-            self._gate = Gate(limits, self._loop.time)
+        self._limits = endpoint.limits
+        self._gate = gate_of(endpoint.limits, self._loop.time, scheduler.shared_rates)
         self._worker_name = f"lane {endpoint.name}"
         self._workers: set[asyncio.Task[None]] = set()
         self._working = 0  # unlike the tasks, it counts no worker that is about to end
@@ -390,6 +388,21 @@ class Lane:
             bundle.lost = lost
             bundle.cancel(now)
 
+    @property
+    def _is_awaited(self) -> bool:
+        """Whether somebody waits to see it well."""
+        scheduler = self._scheduler
+        return scheduler.is_wanted if self.state is State.STARTING else scheduler.busy
+
+    def _take_limits(self) -> None:
+        """Keep to what the endpoint allows by now; some learn it with a probe."""
+        if self.endpoint.limits == self._limits:
+            return
+        self._limits = self.endpoint.limits
+        self._gate = gate_of(self._limits, self._loop.time, self._scheduler.shared_rates)
+        self.width.stop()
+        self.width = Width(self.endpoint, lambda: self.in_flight)
+
     def _begin_probing(self, wait: float = 0.0) -> None:
         self._prober = self._loop.create_task(self._probe(wait), name=f"probe {self.name}")
 
@@ -400,10 +413,11 @@ class Lane:
                 if wait:
                     await asyncio.sleep(wait)
                 wait = self.condition.probed(await self._ask_health())
-                if wait is not None and self.state is State.DEAD:
-                    self._give_back()
+                if wait is not None and self.state in (State.DEAD, State.STARTING):
+                    if self.state is State.DEAD:
+                        self._give_back()
                     self._scheduler.lane_changed()
-                    if not self._scheduler.busy:
+                    if not self._is_awaited:
                         return
         finally:
             self._prober = None
@@ -415,8 +429,10 @@ class Lane:
             async with asyncio.timeout(PROBE_SECONDS):
                 await self.endpoint.open()
                 health = await self.endpoint.probe()
-                if health.ok:
+                if health.ok or health.retry_after is not None:
                     self.serves = frozenset(self.endpoint.models)
+                if health.ok:
+                    self._take_limits()
                 return health
         except TimeoutError:
             message = f"{self.name} did not answer a probe within {PROBE_SECONDS:.0f} s."

@@ -16,6 +16,7 @@ from langgraph_hpc_fanout.dispatch.hedging import Hedging
 from langgraph_hpc_fanout.dispatch.idle import IdleLanes
 from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane
+from langgraph_hpc_fanout.dispatch.pacing.gate import SharedRates
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError, explain, why_not
 from langgraph_hpc_fanout.dispatch.retry import RetryBudget
@@ -24,6 +25,9 @@ from langgraph_hpc_fanout.endpoints.tags import are_admitted
 from langgraph_hpc_fanout.records import Failure, Reply
 
 logger = logging.getLogger("langgraph_hpc_fanout")
+
+_SERVING = frozenset({State.HOT, State.STARTING})
+"""Of what lanes in these states serve, one may ask for it now, if only to wait."""
 
 
 class Scheduler:
@@ -47,6 +51,7 @@ class Scheduler:
         budget: Budget | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.shared_rates = SharedRates()
         self.lanes = [Lane(endpoint, self) for endpoint in endpoints]
         self._rng = rng or random.Random()
         self._policy = policy
@@ -95,13 +100,13 @@ class Scheduler:
             lanes = self._admitted(*wish)  # some may have joined or left
             if denied := _denied(lanes):
                 raise NoEndpointError(explain(denied, model), "auth")
-            served = {name for lane in lanes if lane.condition.is_hot for name in lane.serves}
+            states = {lane.state for lane in lanes}
+            served = {name for lane in lanes if lane.state in _SERVING for name in lane.serves}
             if model is None:
                 served.discard(FUNCTIONS)
             if model is not None and model in served:
                 return model
-            states = {lane.state for lane in lanes}
-            if not states & {State.COLD, State.PROBING, State.EJECTED}:
+            if not states & {State.COLD, State.PROBING, State.STARTING, State.EJECTED}:
                 break
             if model is None and served and State.COLD not in states:
                 break
@@ -302,6 +307,8 @@ class Scheduler:
         self._changed.set()
         for job in list(self._jobs):
             job.reconsider()
+            if self._is_early(job):
+                job.stop_clocks()
             self._check(job)
         self._wake_all()  # what another lane was to have may be theirs now
 
@@ -340,6 +347,12 @@ class Scheduler:
         elif not self._is_worth_waiting(job):
             self.abort(job, self._why_nobody(job))
 
+    def _is_early(self, job: Job) -> bool:
+        """Whether all that can serve a job are on their way still."""
+        return any(job.awaits(lane) for lane in self.lanes) and not any(
+            lane.condition.is_hot and job.may_use(lane) for lane in self.lanes
+        )
+
     def _is_worth_waiting(self, job: Job) -> bool:
         """Whether a lane that has answered before may come back in time; they are probed."""
         now, patience = self.loop.time(), self._policy.absence
@@ -376,6 +389,8 @@ class Scheduler:
         self._tell(lane, action, reply, delay)
         if not ticket.open or job.leave_to_twin(ticket):
             return  # it was the last lane, and the job is aborted; or it is asked elsewhere, too
+        if action is Action.PROBE and self._is_early(job):
+            ticket.stop_clock()
         last = _last_moment(job, ticket)
         in_time = now + delay < last or (now < last and self._may_go_elsewhere(job, ticket, lane))
         if ticket.faults >= job.retry.attempts or not in_time:

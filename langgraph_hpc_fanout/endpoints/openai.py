@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
-import aiohttp
 import orjson
 from yarl import URL
 
 from langgraph_hpc_fanout.endpoints.chat import (
     failure_of,
     read_completion,
-    retry_after,
     usage_of,
     wire_body,
 )
-from langgraph_hpc_fanout.endpoints.credentials import ApiKey, CredentialError, Credentials
+from langgraph_hpc_fanout.endpoints.credentials import ApiKey, Credentials
 from langgraph_hpc_fanout.endpoints.gauges import Gauges, read_gauges
+from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS, Answer, HttpClient, shown
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.models import Models, as_mapping, id_of
 from langgraph_hpc_fanout.endpoints.price import Price
 from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
-from langgraph_hpc_fanout.endpoints.proxies import proxy_for
 from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
-from langgraph_hpc_fanout.records import Failure, FailureKind, Reply, Request
-
-_CONNECT_SECONDS = 10.0
-_KEEPALIVE_SECONDS = 4.0
-"""Less than uvicorn's 5 s (vLLM's server), so that no request meets a closing connection."""
-
-_orphans: list[aiohttp.ClientSession] = []
-"""Sessions inherited through a fork. Closing them would disturb the parent's connections."""
+from langgraph_hpc_fanout.records import Failure, Reply, Request
 
 
 class OpenAIEndpoint:
@@ -44,8 +33,8 @@ class OpenAIEndpoint:
         name: Name in logs, graphs and outcomes; by default host and port of the URL.
         models: What it serves: a mapping of logical names to the ids it knows, or ids that are
             their own logical names. By default what `/models` lists.
-        api_key: The token, the name of an environment variable that holds it, or a function,
-            sync or async, that returns it.
+        api_key: The token, the name of an environment variable that holds it, a source of tokens
+            (`langgraph_hpc_fanout.tokens`), or a function, sync or async, that returns it.
         limits: What may be asked of it.
         tags: Words by which tasks require or forbid it, such as `"on-site"`.
         price: What it costs; needed where a budget is in dollars or node-hours.
@@ -83,12 +72,12 @@ class OpenAIEndpoint:
         parsed = URL(url.rstrip("/").removesuffix("/chat/completions"))
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ValueError(
-                f"{_shown(parsed)!r} is no URL of a chat server; "
+                f"{shown(parsed)!r} is no URL of a chat server; "
                 "give one such as http://127.0.0.1:8000/v1."
             )
         if parsed.user is not None and api_key is not None:
             raise ValueError(
-                f"{_shown(parsed)} is given a user in its URL and an api_key=; give one of the two."
+                f"{shown(parsed)} is given a user in its URL and an api_key=; give one of the two."
             )
         self._url = parsed
         self._chat_url = parsed / "chat" / "completions"
@@ -101,70 +90,49 @@ class OpenAIEndpoint:
         self.models: Mapping[str, str] = self._given
         self.context_limits: Mapping[str, int] = {}
         self._discover = models is None
-        self._verify = verify
-        self._credentials = Credentials(api_key)
-        self._session: aiohttp.ClientSession | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._proxy: URL | None = None
+        self._http = HttpClient(parsed, self.name, Credentials(api_key), verify=verify)
 
     def __repr__(self) -> str:
-        return f"OpenAIEndpoint({_shown(self._url)!r}, {self.limits.describe()})"
+        return f"OpenAIEndpoint({shown(self._url)!r}, {self.limits.describe()})"
 
     async def open(self) -> None:
         """Make a session on the running loop, unless there is one."""
-        loop = asyncio.get_running_loop()
-        if self._session is not None and self._loop is not loop:
-            _orphans.append(self._session)
-            self._session = None
-        if self._session is None:
-            self._loop = loop
-            # A cookie jar and the environment's proxies cost time on every request; proxies
-            # are looked up once instead.
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0, keepalive_timeout=_KEEPALIVE_SECONDS, ssl=self._verify
-                ),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"Content-Type": "application/json"},
-            )
-            self._proxy = proxy_for(self._url)
+        self._http.open()
 
     async def close(self) -> None:
         """Close the session and its connections."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._http.close()
 
     async def probe(self) -> Health:
         """List the models: says whether the server is there, lets us in, and what it serves."""
         try:
-            status, raw, _ = await self._exchange("GET", self._url / "models", None)
-        except (CredentialError, aiohttp.ClientError, TimeoutError, OSError) as error:
-            return Health(ok=False, failure=self._failure_from(error))
+            answer = await self._http.exchange("GET", self._url / "models")
+        except EXCHANGE_ERRORS as error:
+            return Health(ok=False, failure=self._http.failure_from(error))
+        status = answer.status
         if status in (401, 403):
-            return Health(ok=False, failure=self._explain_auth(self._failure_of(status, raw)))
+            return Health(ok=False, failure=self._explain_auth(self._failure_of(answer)))
         if status in (429, 503) or (status >= 500 and self._discover):
-            return Health(ok=False, failure=self._failure_of(status, raw))
-        listed = _listed(raw) if status == 200 else None
+            return Health(ok=False, failure=self._failure_of(answer))
+        listed = _listed(answer.raw) if status == 200 else None
         if not self._discover:
             return self._check_models(listed)
         if not listed:
             message = (
-                f"{self.name} lists no models at {_shown(self._url / 'models')} ({status}); "
+                f"{self.name} lists no models at {shown(self._url / 'models')} ({status}); "
                 "is the URL right? It usually ends in /v1; or say models= yourself."
             )
-            return Health(ok=False, failure=self._failure("cold", message, status))
+            return Health(ok=False, failure=self._http.failure("cold", message, status))
         self._take_in({model: model for model in listed}, listed)
         return Health(ok=True)
 
     async def gauges(self) -> Gauges | None:
         """What `/metrics` says of the server's queue, as vLLM does; None where it says nothing."""
         try:
-            status, page, _ = await self._exchange("GET", self._metrics_url, None)
-        except (CredentialError, aiohttp.ClientError, TimeoutError, OSError):
+            answer = await self._http.exchange("GET", self._metrics_url)
+        except EXCHANGE_ERRORS:
             return None
-        return read_gauges(page) if status == 200 else None
+        return read_gauges(answer.raw) if answer.status == 200 else None
 
     async def send(self, requests: Sequence[Request]) -> AsyncIterator[Reply]:
         """Ask for each request in turn; the bundle has one unless the caller says otherwise."""
@@ -175,44 +143,22 @@ class OpenAIEndpoint:
         served = id_of(self.models, request.model)
         if served is None:
             message = f"{self.name} does not serve the model {request.model!r}."
-            return Reply(position, failure=self._failure("cold", message))
+            return Reply(position, failure=self._http.failure("cold", message))
         try:
-            status, raw, wait = await self._exchange(
-                "POST", self._chat_url, wire_body(request, served)
-            )
-        except (CredentialError, aiohttp.ClientError, TimeoutError, OSError) as error:
-            return Reply(position, failure=self._failure_from(error))
-        if status != 200:
-            failure = self._failure_of(status, raw)
+            answer = await self._http.exchange("POST", self._chat_url, wire_body(request, served))
+        except EXCHANGE_ERRORS as error:
+            return Reply(position, failure=self._http.failure_from(error))
+        if answer.status != 200:
+            failure = self._failure_of(answer)
             if failure.kind == "auth":
                 failure = self._explain_auth(failure)
-            return Reply(position, failure=failure, retry_after=retry_after(wait))
+            return Reply(position, failure=failure, retry_after=answer.retry_after)
         try:
-            body = read_completion(raw)
+            body = read_completion(answer.raw)
         except ValueError as error:
             message = f"{self.name} answered {error}."
-            return Reply(position, failure=self._failure("transient", message, status))
+            return Reply(position, failure=self._http.failure("transient", message, answer.status))
         return Reply(position, body=body, usage=usage_of(request, body))
-
-    async def _exchange(
-        self, method: str, url: URL, data: bytes | None
-    ) -> tuple[int, bytes, str | None]:
-        """One HTTP exchange; a refused token is renewed once where that is possible."""
-        if self._session is None:
-            await self.open()
-        assert self._session is not None  # noqa: S101 - narrows the type
-        for renewed in (False, True):
-            authorization = await self._credentials.header()
-            headers = {"Authorization": authorization} if authorization else None
-            async with self._session.request(
-                method, url, data=data, headers=headers, proxy=self._proxy, allow_redirects=False
-            ) as response:
-                raw = await response.read()
-            if response.status == 401 and self._credentials.renewable and not renewed:
-                self._credentials.expire(authorization)
-                continue
-            break
-        return response.status, raw, response.headers.get("Retry-After")
 
     def _take_in(self, models: Mapping[str, str], listed: Mapping[str, int | None] | None) -> None:
         """Note what is served, and the context limits where they are listed."""
@@ -228,71 +174,18 @@ class OpenAIEndpoint:
             return Health(ok=True)
         given, found = ", ".join(self._given.values()), ", ".join(listed or ())
         message = f"{self.name} does not serve {given}; it serves {found or 'nothing'}."
-        return Health(ok=False, failure=self._failure("cold", message))
+        return Health(ok=False, failure=self._http.failure("cold", message))
 
     def _explain_auth(self, failure: Failure) -> Failure:
         message = (
-            f"{failure.message} It was asked with {self._credentials.describe()}; "
-            "set api_key= of this endpoint to a valid token, to the name of the environment "
-            "variable that holds one, or to a function that returns one."
+            f"{failure.message} It was asked with {self._http.credentials.describe()}; "
+            f"{self._http.credentials.remedy()}"
         )
-        return self._failure("auth", message, failure.status)
+        return self._http.failure("auth", message, failure.status)
 
-    def _failure_from(self, error: Exception) -> Failure:
-        """What an exchange that ended without an answer means."""
-        kind: FailureKind = "transient"
-        what = str(error) or type(error).__name__
-        if isinstance(error, CredentialError):
-            kind = "auth"
-        elif isinstance(error, aiohttp.ClientConnectorCertificateError):
-            kind = "permanent"
-            what = (
-                f"the certificate of {_shown(self._url)} is not trusted here "
-                f"({error.certificate_error}); if it is the server's own, say verify=False."
-            )
-        elif isinstance(error, aiohttp.ClientConnectorSSLError):
-            kind = "cold"
-            what = f"no TLS with {_shown(self._url)}; does the server speak https?"
-        elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            kind = "cold"
-            what = (
-                f"nobody answers at {_shown(self._url)} ({_cause(error)}); "
-                "does the server run, and is the URL right?"
-            )
-        elif isinstance(error, aiohttp.InvalidURL):
-            kind = "permanent"
-        return self._failure(kind, f"{self.name}: {what}")
-
-    def _failure_of(self, status: int, raw: bytes) -> Failure:
-        failure = failure_of(status, raw, self.name)
-        return replace(failure, message=self._redact(failure.message))
-
-    def _failure(self, kind: FailureKind, message: str, status: int | None = None) -> Failure:
-        retryable = kind not in ("permanent", "auth")
-        return Failure(kind, self._redact(message), status, retryable, self.name)
-
-    def _redact(self, message: str) -> str:
-        message = self._credentials.redact(message)
-        for url in (self._url, self._proxy):
-            if url is not None and url.raw_password:
-                message = message.replace(url.raw_password, "***")
-        return message
-
-
-def _cause(error: Exception) -> str:
-    """The system's own words, without the socket's address and aiohttp's settings."""
-    cause = getattr(error, "os_error", None) or error
-    if (number := getattr(cause, "errno", None)) is not None and number > 0:
-        return os.strerror(number)
-    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-
-
-def _shown(url: URL) -> str:
-    """The URL as it may be shown: without user info and query."""
-    try:
-        return str(url.with_user(None).with_query(None))
-    except ValueError:  # a relative URL: what looks like user info is part of its path
-        return str(url).rpartition("@")[2]
+    def _failure_of(self, answer: Answer) -> Failure:
+        failure = failure_of(answer.status, answer.raw, self.name)
+        return replace(failure, message=self._http.redact(failure.message))
 
 
 def _name(url: URL) -> str:

@@ -62,10 +62,15 @@ class Health:
     Attributes:
         ok: Whether requests may be sent now.
         failure: Why not.
+        retry_after: Seconds after which to probe again, of an endpoint that is on its way, such
+            as a model that is being loaded: whoever has nobody else to ask waits for it, until
+            his deadline, and is shown what `failure` says. None where nobody knows whether it
+            will ever come.
     """
 
     ok: bool
     failure: Failure | None = None
+    retry_after: float | None = None
 
 
 @runtime_checkable
@@ -81,6 +86,7 @@ class Endpoint(Protocol):
       request's fault. If it ends early, or raises, the requests without a reply count as lost
       and are sent again.
     - A cancelled `send` lets go of its connection at once.
+    - `limits` may become others with a probe that was ok.
     - It may have `tags`, a set of words by which tasks require or forbid it; a `price`; and
       `actions`, a mapping of kinds of failures to what is to follow from them here, where that
       is something else than `dispatch.retry` says.

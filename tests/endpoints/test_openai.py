@@ -15,7 +15,7 @@ import pytest
 from tls import https_server
 
 from langgraph_hpc_fanout import Endpoint, Health, Limits, OpenAIEndpoint, Request, Usage
-from langgraph_hpc_fanout.endpoints import openai as module
+from langgraph_hpc_fanout.endpoints import http as module
 from langgraph_hpc_fanout.testing.fleet import FakeEndpoint, Fault, echo
 
 SECRET = "sk-very-secret-0123456789"

@@ -14,20 +14,55 @@ _WINDOW_BURST = 1 / 60
 """Share of a fixed window's tokens that may leave at once."""
 
 
+class SharedRates:
+    """Rates of requests against which several endpoints are counted together, by their name."""
+
+    def __init__(self) -> None:
+        self._rates: dict[str, tuple[Limits, Rate | None]] = {}
+
+    def of(self, limits: Limits, now: float) -> Rate | None:
+        """The rate of requests that an endpoint with these limits is held to.
+
+        Raises:
+            ValueError: If another endpoint names the same shared rate, and another number.
+        """
+        if limits.shared is None:
+            return _rate_of_requests(limits, now)
+        first, rate = self._rates.setdefault(
+            limits.shared, (limits, _rate_of_requests(limits, now))
+        )
+        if (first.requests, first.burst) != (limits.requests, limits.burst):
+            raise ValueError(
+                f"Two endpoints share the rate {limits.shared!r}, but one allows {first.requests} "
+                f"and the other {limits.requests}; give both the same requests= and burst=."
+            )
+        return rate
+
+
+def gate_of(limits: Limits, clock: Callable[[], float], shared: SharedRates) -> Gate | None:
+    """What holds an endpoint to its rates; None where it has none."""
+    if limits.requests is None and limits.tokens is None:
+        return None
+    return Gate(limits, clock, shared)
+
+
 class Gate:
     """Holds a lane to the rates of its limits. One worker of the lane waits at a time.
 
     Args:
         limits: Limits with a rate of requests, of tokens, or both.
         clock: The event loop's time.
+        shared: Where rates are that other lanes are counted against, too.
     """
 
     __slots__ = ("_binding", "_clock", "_requests", "_tokens", "_turn", "_waiting")
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, limits: Limits, clock: Callable[[], float], shared: SharedRates | None = None
+    ) -> None:
         self._clock = clock
         self._turn = asyncio.Lock()
-        self._requests = _rate_of_requests(limits, clock())
+        self._requests = (shared or SharedRates()).of(limits, clock())
         self._tokens = _rate_of_tokens(limits, clock())
         self._binding: Rate | None = None
         self._waiting: asyncio.Event | None = None
