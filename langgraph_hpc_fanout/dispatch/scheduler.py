@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from langgraph_hpc_fanout.dispatch.costs.budget import Budget
 from langgraph_hpc_fanout.dispatch.costs.cashier import Cashier
@@ -52,6 +52,7 @@ class Scheduler:
         self._policy = policy
         self.idle = IdleLanes(self._rng)
         self.cashier = Cashier(budget, self)
+        self.when_busy: Callable[[], object] | None = None  # called when a job comes
         self._jobs: list[Job] = []
         self._turns = 0.0
         self._timer: tuple[float, asyncio.Handle] | None = None
@@ -150,6 +151,8 @@ class Scheduler:
         self.cashier.open_account(job)
         if not job.open:
             return
+        if self.when_busy is not None:
+            self.when_busy()
         for lane in self.lanes:
             if job.admits(lane.tags):
                 lane.start()
