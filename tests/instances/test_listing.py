@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from listed import of
 from properties import repeatable
 
-from langgraph_hpc_fanout.instances.instance import Instance, Reading
+from langgraph_hpc_fanout.instances.instance import Reading
 from langgraph_hpc_fanout.instances.listing import Change, Listing
-
-
-def of(*names, tags=(), **rest):
-    listed = tuple(Instance(name, f"http://{name}/v1", frozenset(tags)) for name in names)
-    return Reading(listed, **rest)
 
 
 def test_who_appears_joins_and_who_vanishes_leaves():
