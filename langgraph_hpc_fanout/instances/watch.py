@@ -131,7 +131,7 @@ class Watch:
                     if left <= 0.0:
                         raise NoEndpointError(f"{error} {self._too_late()}", error.kind) from error
                     if not was_told:
-                        logger.warning("%s Waiting up to %g s for instances.", error, left)
+                        logger.warning("%s Waiting up to %.0f s for instances.", error, left)
                         was_told = True
                 await self._wait_for_news(min(left, _TRY_AGAIN_SECONDS))
         finally:
