@@ -97,7 +97,7 @@ def test_nobody_in_time_ends_the_run(pool_from, tmp_path):
 def test_a_run_that_ends_while_it_waits_looks_no_more(pool_from, tmp_path):
     pool = pool_from(tmp_path / "hosts.txt")
     state = build(pool, deadline=0.2).invoke({"molecules": molecules(2)})
-    assert [failure["kind"] for failure in state["failures"]] == ["timeout"] * 2
+    assert state["report"]["ok"] == 0
 
     async def watching():
         task = pool._watch._task
