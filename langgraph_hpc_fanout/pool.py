@@ -371,8 +371,8 @@ class Pool:
             joined.append(endpoint)
         self._allow((*self.endpoints, *joined))
         self.endpoints = (*self.endpoints, *joined)
-        for lane in leaving:
-            scheduler.leave(lane)
+        if leaving:
+            scheduler.leave_all(leaving)
 
     def _allow(self, endpoints: Iterable[Endpoint]) -> None:
         """Allow for the connections of so many endpoints; that they are too many is told once."""

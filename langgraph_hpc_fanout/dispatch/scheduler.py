@@ -208,8 +208,9 @@ class Scheduler:
         for job in wanted:
             lane.account.check(job)
         self.lanes.append(lane)
-        for job in self._jobs:
-            self.cashier.take_on(job)
+        if lane.account.price is not None:
+            for job in self._jobs:
+                self.cashier.take_on(job)
         if wanted or self._resolving:
             lane.start()
         self._changed.set()
@@ -221,13 +222,22 @@ class Scheduler:
         Returns:
             What ends when it is closed.
         """
-        self.lanes.remove(lane)
+        return self.leave_all([lane])[0]
+
+    def leave_all(self, lanes: Sequence[Lane]) -> list[asyncio.Task[None]]:
+        """Let many lanes leave at once, which costs no more than letting one."""
+        left = set(lanes)
+        self.lanes[:] = [lane for lane in self.lanes if lane not in left]
+        tasks = [self._drain(lane) for lane in lanes]
+        self.lane_changed()
+        return tasks
+
+    def _drain(self, lane: Lane) -> asyncio.Task[None]:
         self.idle.discard(lane)
         lane.drain()
         leaving = self.loop.create_task(lane.gone(), name=f"leaving {lane.name}")
         self._leaving[leaving] = lane
         leaving.add_done_callback(self._has_left)
-        self.lane_changed()
         return leaving
 
     def _has_left(self, leaving: asyncio.Task[None]) -> None:
@@ -334,7 +344,9 @@ class Scheduler:
         return "; ".join(served)
 
     def _check(self, job: Job) -> None:
-        if denied := _denied(lane for lane in self.lanes if job.admits(lane.tags)):
+        # Of thousands of lanes few have a failure, and this is asked each time that one changes.
+        failing = [lane for lane in self.lanes if lane.condition.failure is not None]
+        if denied := _denied(lane for lane in failing if job.admits(lane.tags)):
             self.abort(job, denied)
         elif self._leaving and job.in_flight:
             pass  # it is checked again when they are gone
