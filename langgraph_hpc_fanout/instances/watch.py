@@ -62,7 +62,7 @@ class Watched:
         for fault in reading.faults:
             if fault not in self._told:
                 self._told.add(fault)
-                logger.warning("%s It is left out.", fault)
+                logger.warning("%s", fault)
         self.absent = reading.absent
         return self.listing.take(reading)
 
