@@ -185,7 +185,7 @@ class V1:
         self._gateway.ledger.probes[route] += 1
         if (refusal := self._doorway.from_address()) is not None:
             return refusal[0]
-        submits = route == "batches" and len(parts) == _BATCH_PATH
+        submits = parts[2:] == ["v1", "batches"]
         if request.method != ("POST" if submits else "GET"):
             return errors.not_allowed()
         cluster = parts[0] if submits or route in _OF_CLUSTER else ""
@@ -270,7 +270,6 @@ class V1:
 
 _SINGLE = {"health", "status", "whoami", "list-endpoints"}
 _OF_CLUSTER = {"jobs", "models"}
-_BATCH_PATH = len(("cluster", "framework", "v1", "batches"))
 
 
 def _route(parts: list[str]) -> Route | None:
