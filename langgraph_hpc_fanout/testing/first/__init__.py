@@ -1,5 +1,6 @@
 """A fake of the FIRST gateway (ALCF's inference service) on loopback."""
 
+from langgraph_hpc_fanout.testing.first.admission import UsageLimits
 from langgraph_hpc_fanout.testing.first.faults import Fault, FaultKind
 from langgraph_hpc_fanout.testing.first.quotas import Quotas
 from langgraph_hpc_fanout.testing.first.record import (
@@ -26,6 +27,7 @@ __all__ = [
     "Quotas",
     "Seen",
     "Times",
+    "UsageLimits",
     "UserRecord",
     "alcf",
 ]

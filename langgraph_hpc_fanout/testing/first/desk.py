@@ -91,7 +91,7 @@ class Desk:
         late = exchange.fault is not None and exchange.fault.kind == "request_timeout"
         if not late:
             self._enqueue(task)
-        if exchange.open and exchange.timer is None:
+        if _may_fail_to_come(exchange):
             patience = self._times.first_chunk if exchange.streams else self._times.wait
             exchange.timer = self._timers.after(patience, self._give_up, exchange)
         if late:
@@ -126,7 +126,7 @@ class Desk:
         if exchange.streams:
             self._outlet.begin(exchange)
         self._enqueue(Task(exchange, site, globus=False))
-        if exchange.open and exchange.timer is None:
+        if _may_fail_to_come(exchange):
             exchange.timer = self._timers.after(self._times.upstream, self._hang_up, exchange, site)
 
     def _hang_up(self, exchange: Exchange, site: Site) -> None:
@@ -181,6 +181,7 @@ class Desk:
 
     def _work(self, task: Task, answer: Answer, seconds: float) -> None:
         exchange = task.exchange
+        exchange.soon = seconds < (self._times.wait if task.globus else self._times.upstream)
         if exchange.streams and exchange.open:
             exchange.cancel_timer()
             self._outlet.stream(exchange, answer, seconds, globus=task.globus)
@@ -198,3 +199,8 @@ class Desk:
         self._lines[task.site].running -= 1
         task.site.hosting.end(self._clock.now())
         self.move(task.site)
+
+
+def _may_fail_to_come(exchange: Exchange) -> bool:
+    """Whether an answer needs a timer, in case that it is not there in time."""
+    return exchange.open and exchange.timer is None and not exchange.soon

@@ -126,6 +126,16 @@ def too_many_tokens(model: int, user: int) -> HttpResponse:
     return app("too_many_requests", "Tokens/minute limit exceeded", info=usage)
 
 
+def busy(reason: str, seconds: int) -> HttpResponse:
+    """v2: over a quota, or no room; with a time to come again."""
+    error = {
+        "code": "too_many_requests",
+        "message": f"Rejected: {reason}. Retry in {seconds} seconds.",
+        "info": {"reason": reason},
+    }
+    return json(429, {"error": error}, {"Retry-After": str(seconds)})
+
+
 def nginx_rate_limit() -> HttpResponse:
     """Too many requests from an address."""
     return json(429, {"error": "Rate limit exceeded", "message": "Too many requests"})
@@ -154,8 +164,8 @@ def invalid(flaws: list[dict[str, Any]]) -> HttpResponse:
     return app("invalid_request", "Request validation failed.", info={"errors": flaws})
 
 
-def invalid_batch(flaws: list[dict[str, Any]]) -> HttpResponse:
-    """The body of a batch with flaws, in django-ninja's shape."""
+def invalid_detail(flaws: list[dict[str, Any]]) -> HttpResponse:
+    """A body with flaws, as django-ninja tells it of batches, and FastAPI in v2."""
     return json(422, {"detail": flaws})
 
 

@@ -34,6 +34,7 @@ class Exchange:
         task: Id of its Globus Compute task, or empty.
         timer: What happens to it next.
         open: Whether its client still waits.
+        soon: Whether its answer is known to come before the gateway's patience ends.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Exchange:
         "open",
         "reason",
         "site",
+        "soon",
         "status",
         "task",
         "timer",
@@ -66,6 +68,7 @@ class Exchange:
         self.task = ""
         self.timer: Timer | None = None
         self.open = True
+        self.soon = False
 
     @property
     def body(self) -> Mapping[str, Any]:

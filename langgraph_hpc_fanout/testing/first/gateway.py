@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import orjson
 
 from langgraph_hpc_fanout.testing.first import errors
 from langgraph_hpc_fanout.testing.first.backend import Backend, Local, Proxy
-from langgraph_hpc_fanout.testing.first.checks import flaws, prompt_of
+from langgraph_hpc_fanout.testing.first.checks import Flaw, flaws, prompt_of
 from langgraph_hpc_fanout.testing.first.clock import Clock, Timers
 from langgraph_hpc_fanout.testing.first.desk import Desk
 from langgraph_hpc_fanout.testing.first.exchange import Exchange
@@ -113,14 +113,16 @@ class Gateway:
         self.ledger.arrive()
         return exchange
 
-    def read(self, exchange: Exchange, raw: bytes) -> HttpResponse | None:
-        """Read a request's body; returns why it goes no further, if so."""
+    def read(
+        self, exchange: Exchange, raw: bytes, invalid: Callable[[list[Flaw]], HttpResponse]
+    ) -> HttpResponse | None:
+        """Read a request's body; returns why it goes no further, if so, in a shape of errors."""
         try:
             body = orjson.loads(raw)
         except orjson.JSONDecodeError:
             return errors.unreadable()
         if found := flaws(exchange.endpoint, body):
-            return errors.invalid(found)
+            return invalid(found)
         exchange.attempt = self._attempt(prompt_of(exchange.endpoint, body), body)
         return None
 

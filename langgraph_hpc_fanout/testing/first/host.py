@@ -11,11 +11,14 @@ from typing import TypeVar
 
 import uvloop
 
+from langgraph_hpc_fanout.testing.first.admission import UsageLimits
 from langgraph_hpc_fanout.testing.first.clock import Clock
-from langgraph_hpc_fanout.testing.first.gateway import Gateway
+from langgraph_hpc_fanout.testing.first.gateway import Api, Gateway
+from langgraph_hpc_fanout.testing.first.quotas import Quotas
 from langgraph_hpc_fanout.testing.first.settings import Settings
 from langgraph_hpc_fanout.testing.first.tokens import Tokens
 from langgraph_hpc_fanout.testing.first.v1 import V1
+from langgraph_hpc_fanout.testing.first.v2 import V2
 from langgraph_hpc_fanout.testing.fleet.host import LOOPBACK, allow_many_files
 from langgraph_hpc_fanout.testing.fleet.protocol import Connection
 
@@ -82,7 +85,7 @@ class Host:
         self._stopping = asyncio.Event()
         try:
             gateway = Gateway(self._settings, self._clock, self._tokens, self._loop)
-            gateway.api = V1(gateway)
+            gateway.api = _api(gateway, self._settings.quotas)
             server = await self._loop.create_server(
                 lambda: Connection(gateway), LOOPBACK, self._settings.port, backlog=_BACKLOG
             )
@@ -97,3 +100,10 @@ class Host:
         while not gateway.idle:
             await asyncio.sleep(0.001)
         await gateway.close()
+
+
+def _api(gateway: Gateway, quotas: Quotas | UsageLimits) -> Api:
+    """The routes of the version that has such limits."""
+    if isinstance(quotas, UsageLimits):
+        return V2(gateway, quotas)
+    return V1(gateway, quotas)

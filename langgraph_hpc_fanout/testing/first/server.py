@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
+from langgraph_hpc_fanout.testing.first import v1, v2
+from langgraph_hpc_fanout.testing.first.admission import UsageLimits
 from langgraph_hpc_fanout.testing.first.clock import Clock
 from langgraph_hpc_fanout.testing.first.faults import Fault
 from langgraph_hpc_fanout.testing.first.host import Host
@@ -27,7 +29,6 @@ from langgraph_hpc_fanout.testing.first.spec import (
     alcf,
 )
 from langgraph_hpc_fanout.testing.first.tokens import Tokens
-from langgraph_hpc_fanout.testing.first.v1 import ROOT
 from langgraph_hpc_fanout.testing.fleet.host import LOOPBACK
 from langgraph_hpc_fanout.testing.fleet.record import Detail
 from langgraph_hpc_fanout.testing.fleet.spec import Constant, Latency
@@ -54,7 +55,9 @@ class FirstFake:
 
     Args:
         clusters: What is behind the gateway; None for clusters like ALCF's, see `spec.alcf`.
-        quotas: The limits.
+        version: Which gateway: 1 as it runs today, below `/resource_server`, or 2, its rewrite,
+            below `/api`, without Globus Compute in the way of requests and without batches.
+        quotas: The limits: `Quotas` of version 1, `UsageLimits` of version 2.
         cold_start: How cold models are loaded.
         times: The gateway's own times.
         time_scale: Seconds of the fake's clock for each real one.
@@ -73,15 +76,16 @@ class FirstFake:
         port: Port on 127.0.0.1; 0 for a free one.
 
     Raises:
-        ValueError: If two clusters share a name, the clock would run backwards, or both
-            `answer` and `backend` are given.
+        ValueError: If two clusters share a name, the clock would run backwards, both `answer`
+            and `backend` are given, or a setting is of the other version.
     """
 
     def __init__(
         self,
         clusters: Sequence[Cluster] | None = None,
         *,
-        quotas: Quotas | None = None,
+        version: Literal[1, 2] = 1,
+        quotas: Quotas | UsageLimits | None = None,
         cold_start: ColdStart | None = None,
         times: Times | None = None,
         time_scale: float = 1.0,
@@ -101,9 +105,11 @@ class FirstFake:
             raise ValueError(f"FirstFake(time_scale={time_scale!r}) must not be negative.")
         if backend is not None and answer is not None:
             raise ValueError("FirstFake takes answer= or backend=, not both.")
+        if version == 2 and (files is not None or batching is not None):
+            raise ValueError("FirstFake(version=2) has no batches; drop files= and batching=.")
         self._settings = Settings(
             clusters=alcf() if clusters is None else tuple(clusters),
-            quotas=quotas or Quotas(),
+            quotas=_limits(version, quotas),
             cold_start=cold_start or ColdStart(),
             times=times or Times(),
             time_scale=time_scale,
@@ -119,6 +125,7 @@ class FirstFake:
             record=record,
             port=port,
         )
+        self._version = version
         self._clock = Clock(time_scale)
         self._tokens = Tokens(self._clock, token_life, login_life)
         self._host: Host | None = None
@@ -128,20 +135,44 @@ class FirstFake:
 
     @property
     def url(self) -> str:
-        """Its root, such as `http://127.0.0.1:40001/resource_server`."""
+        """Its root, such as `http://127.0.0.1:40001/resource_server`, or `.../api` in version 2."""
         self._running()
-        return f"http://{LOOPBACK}:{self._port}{ROOT}"
+        root = v1.ROOT if self._version == 1 else v2.ROOT
+        return f"http://{LOOPBACK}:{self._port}{root}"
 
     def base_url(self, cluster: str) -> str:
-        """Base URL of a cluster for OpenAI clients, such as `.../sophia/vllm/v1`.
+        """Base URL of a cluster for OpenAI clients, such as `.../sophia/vllm/v1`; version 1.
 
         Raises:
-            ValueError: If there is no such cluster.
+            ValueError: If there is no such cluster, or clusters have no URL of their own.
         """
+        self._need(1, "base_url")
         for each in self._settings.clusters:
             if each.name == cluster:
                 return f"{self.url}/{cluster}/{each.framework}/v1"
         raise ValueError(f"FirstFake has no cluster {cluster!r}.")
+
+    @property
+    def federated_url(self) -> str:
+        """Base URL of all deployments, such as `.../api/federated/v1`; version 2.
+
+        Raises:
+            ValueError: If this is version 1, which has no such route.
+        """
+        self._need(2, "federated_url")
+        return f"{self.url}/federated/v1"
+
+    def deployment_url(self, cluster: str, model: str) -> str:
+        """Base URL of one deployment, such as `.../api/deployments/sophia~tiny/v1`; version 2.
+
+        Raises:
+            ValueError: If there is no such deployment, or this is version 1.
+        """
+        self._need(2, "deployment_url")
+        for each in self._settings.clusters:
+            if each.name == cluster and any(model == one.name for one in each.models):
+                return f"{self.url}/deployments/{v2.slug(cluster, model)}/v1"
+        raise ValueError(f"FirstFake has no model {model!r} on {cluster!r}.")
 
     # Life
 
@@ -274,6 +305,12 @@ class FirstFake:
             await asyncio.sleep(_POLL)
         return record
 
+    def _need(self, version: int, what: str) -> None:
+        if self._version != version:
+            raise ValueError(
+                f"FirstFake.{what} is of version {version}, and this is {self._version}."
+            )
+
     def _running(self) -> Host:
         if self._host is None:
             raise RuntimeError("This FirstFake is not running; use `with FirstFake(...) as fake:`.")
@@ -283,3 +320,20 @@ class FirstFake:
 def _check(deadline: float, record: FirstRecord) -> None:
     if time.monotonic() > deadline:
         raise TimeoutError(f"Not in time; {record.served} requests were served.")
+
+
+def _limits(version: int, quotas: Quotas | UsageLimits | None) -> Quotas | UsageLimits:
+    """The limits given, or else the version's own.
+
+    Raises:
+        ValueError: If there is no such version, or it has other limits.
+    """
+    kinds: dict[int, type[Quotas | UsageLimits]] = {1: Quotas, 2: UsageLimits}
+    if version not in kinds:
+        raise ValueError(f"FirstFake(version={version!r}) is neither 1 nor 2.")
+    kind = kinds[version]
+    if quotas is None:
+        return kind()
+    if not isinstance(quotas, kind):
+        raise ValueError(f"FirstFake(version={version}) takes quotas={kind.__name__}(...).")
+    return quotas

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from langgraph_hpc_fanout.testing.first.admission import UsageLimits
 from langgraph_hpc_fanout.testing.first.faults import Fault
 from langgraph_hpc_fanout.testing.first.quotas import Quotas
 from langgraph_hpc_fanout.testing.first.spec import AnswerRule, Batching, Cluster, ColdStart, Times
@@ -17,7 +18,7 @@ class Settings:
     """What to simulate; the fields are the arguments of `FirstFake`."""
 
     clusters: tuple[Cluster, ...]
-    quotas: Quotas
+    quotas: Quotas | UsageLimits
     cold_start: ColdStart
     times: Times
     time_scale: float

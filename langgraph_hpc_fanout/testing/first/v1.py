@@ -15,6 +15,7 @@ from langgraph_hpc_fanout.testing.first.doorway import Doorway, Refusal
 from langgraph_hpc_fanout.testing.first.exchange import Exchange
 from langgraph_hpc_fanout.testing.first.faults import REJECTIONS, Fault, Route, Target
 from langgraph_hpc_fanout.testing.first.gateway import Gateway
+from langgraph_hpc_fanout.testing.first.quotas import Quotas
 from langgraph_hpc_fanout.testing.first.record import BatchRecord
 from langgraph_hpc_fanout.testing.first.site import Site
 from langgraph_hpc_fanout.testing.first.spec import ROUTES
@@ -35,11 +36,12 @@ class V1:
 
     Args:
         gateway: What it answers for.
+        quotas: The limits.
     """
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, quotas: Quotas) -> None:
         self._gateway = gateway
-        self._quotas = gateway.settings.quotas
+        self._quotas = quotas
         self._doorway = Doorway(gateway.clock, gateway.tokens, gateway.ledger, self._quotas)
         self._jobs: dict[tuple[str, str], tuple[float, bytes]] = {}
         settings = gateway.settings
@@ -107,7 +109,7 @@ class V1:
             return refusal
         if exchange.endpoint not in ROUTES:
             return _unsupported(exchange.endpoint)
-        if (flaw := self._gateway.read(exchange, request.body)) is not None:
+        if (flaw := self._gateway.read(exchange, request.body, errors.invalid)) is not None:
             return flaw, "invalid"
         return None
 
@@ -185,7 +187,7 @@ class V1:
         self._gateway.ledger.probes[route] += 1
         if (refusal := self._doorway.from_address()) is not None:
             return refusal[0]
-        submits = route == "batches" and len(parts) == _BATCH_PATH
+        submits = parts[2:] == ["v1", "batches"]
         if request.method != ("POST" if submits else "GET"):
             return errors.not_allowed()
         cluster = parts[0] if submits or route in _OF_CLUSTER else ""
@@ -212,7 +214,7 @@ class V1:
         except orjson.JSONDecodeError:
             return errors.unreadable()
         if found := batch_flaws(body):
-            return errors.invalid_batch(found)
+            return errors.invalid_detail(found)
         place = self._place(cluster, framework, body["model"])
         if not isinstance(place, Site):
             return place[0]
@@ -270,7 +272,6 @@ class V1:
 
 _SINGLE = {"health", "status", "whoami", "list-endpoints"}
 _OF_CLUSTER = {"jobs", "models"}
-_BATCH_PATH = len(("cluster", "framework", "v1", "batches"))
 
 
 def _route(parts: list[str]) -> Route | None:
