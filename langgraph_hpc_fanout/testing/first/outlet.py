@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import orjson
@@ -93,23 +94,36 @@ class Outlet:
         else:
             exchange.tokens = answer.tokens
             if gap:
-                self._later(exchange, gap, self._next, exchange, pieces, 0, gap)
+                until = exchange.arrived + self._times.stream if globus else math.inf
+                self._pace(exchange, pieces, 0, gap, until)
             else:
                 self._close(exchange, b"".join(pieces), "served")
 
-    def _next(self, exchange: Exchange, pieces: list[bytes], place: int, gap: float) -> None:
-        """Send a piece and set a timer for the next; end with the last."""
+    def _pace(
+        self, exchange: Exchange, pieces: list[bytes], place: int, gap: float, until: float
+    ) -> None:
+        """Set a timer for a piece, or for the end of the stream's time if that comes first."""
+        left = until - self._clock.now()
+        if left < gap:
+            self._later(exchange, max(0.0, left), self._break_off, exchange)
+        else:
+            self._later(exchange, gap, self._next, exchange, pieces, place, gap, until)
+
+    def _next(
+        self, exchange: Exchange, pieces: list[bytes], place: int, gap: float, until: float
+    ) -> None:
+        """Send a piece and see to the next; end with the last."""
         if place == len(pieces) - 1:
             self._close(exchange, pieces[place], "served")
             return
         exchange.connection.send_piece(events.piece(pieces[place]))
-        self._later(exchange, gap, self._next, exchange, pieces, place + 1, gap)
+        self._pace(exchange, pieces, place + 1, gap, until)
 
     def _failed(self, exchange: Exchange, status: int, body: bytes, *, globus: bool) -> None:
-        text = f"API request failed with status code: {status}\n{body.decode(errors='replace')}"
         if globus:
-            self._close(exchange, events.failed(text, status), "upstream")
+            self._close(exchange, events.failed(body), "upstream")
         else:
+            text = f"API request failed with status code: {status}\n{body.decode(errors='replace')}"
             model = str(exchange.body.get("model"))
             self._close(exchange, events.error_as_text(model, text), "upstream")
 
@@ -118,6 +132,13 @@ class Outlet:
         exchange.reason = reason
         self._ended(exchange)
         exchange.connection.send_piece(events.piece(last + events.DONE) + events.END)
+        exchange.connection.finish()
+
+    def _break_off(self, exchange: Exchange) -> None:
+        """End a stream that took too long: neither an error nor `[DONE]` says so."""
+        exchange.reason = "stream_cut"
+        self._ended(exchange)
+        exchange.connection.send_piece(events.END)
         exchange.connection.finish()
 
     def _later(
