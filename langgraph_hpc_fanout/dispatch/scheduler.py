@@ -18,7 +18,7 @@ from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.pacing.gate import SharedRates
 from langgraph_hpc_fanout.dispatch.policy import Policy
-from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError, explain, why_not
+from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError, explain, in_short, why_not
 from langgraph_hpc_fanout.dispatch.retry import RetryBudget
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Action, Endpoint
 from langgraph_hpc_fanout.endpoints.tags import are_admitted
@@ -163,6 +163,7 @@ class Scheduler:
                 lane.start()
         self._wake_all()
         self._check(job)
+        self._tell_what_for(job)
 
     def refresh(self, job: Job) -> None:
         """A job has more to feed."""
@@ -323,6 +324,7 @@ class Scheduler:
             if self._is_early(job):
                 job.stop_clocks()
             self._check(job)
+            self._tell_what_for(job)
         self._wake_all()  # what another lane was to have may be theirs now
 
     def _why_nobody(self, job: Job) -> list[Failure]:
@@ -367,6 +369,15 @@ class Scheduler:
         return any(job.awaits(lane) for lane in self.lanes) and not any(
             lane.condition.is_hot and job.may_use(lane) for lane in self.lanes
         )
+
+    def _tell_what_for(self, job: Job) -> None:
+        """Put into words what a job waits for, if nobody can be asked now."""
+        job.waiting_for = None
+        if self._is_early(job):
+            awaited = [lane.failure for lane in self.lanes if job.awaits(lane)]
+            job.waiting_for = in_short([each for each in awaited if each is not None])
+        elif job.lost_at is not None:
+            job.waiting_for = explain(self._why_nobody(job), job.model)
 
     def _is_worth_waiting(self, job: Job) -> bool:
         """Whether a lane that has answered before may come back in time; they are probed."""
