@@ -17,6 +17,7 @@ from langgraph_hpc_fanout.testing.first import Cluster, Fault, Model, Quotas
 from langgraph_hpc_fanout.testing.first.faults import REJECTIONS
 from langgraph_hpc_fanout.testing.first.model import embedding
 from langgraph_hpc_fanout.testing.fleet import FakeFleet, echo
+from langgraph_hpc_fanout.testing.fleet import Fault as FleetFault
 
 ClientFactory = Callable[..., Client]
 LAVISH = Quotas(requests=None, user_tokens=None, model_tokens=None)
@@ -174,6 +175,14 @@ async def test_answers_may_come_from_a_real_server(client):
     status, body = await alice.chat("nobody there")
     assert (status, body["error"]["code"]) == (500, "internal_endpoint_error")
     assert "status code: 502" in body["error"]["message"]
+
+
+async def test_a_backend_that_answers_a_page_is_a_bad_gateway(client):
+    with FakeFleet(faults=(FleetFault("html_200"),)) as fleet:
+        status, body = await client(backend=fleet.urls[0]).chat()
+    assert status == 500
+    assert "status code: 502" in body["error"]["message"]
+    assert "answers no JSON" in body["error"]["message"]
 
 
 # What is asked
@@ -611,6 +620,27 @@ async def test_it_stops_with_requests_in_flight(http):
         await fake.until(lambda record: record.models[f"sophia/{HOT}"].in_flight == 1)
     with pytest.raises(aiohttp.ClientError):
         await asked
+
+
+async def test_it_may_run_in_a_process_of_its_own(client):
+    alice = client(process=True, latency=10.0)
+    alice.fake.inject(Fault("throttled", times=1))
+    assert (await alice.chat())[0] == 429
+    asked = asyncio.ensure_future(alice.chat("CCO"))
+    await alice.fake.until(lambda record: record.models[f"sophia/{HOT}"].in_flight == 1)
+    alice.fake.advance(10.0)
+    status, body = await asked
+    assert (status, content(body)) == (200, echo("CCO"))
+    record = alice.fake.record()
+    assert record.models[f"sophia/{HOT}"].refused == {"throttled": 1}
+    assert record.users["alice"].tokens_issued == 1
+    with pytest.raises(ValueError, match="no cluster"):
+        alice.fake.set_maintenance("polaris")
+
+
+def test_answer_rules_of_a_process_must_be_importable():
+    with pytest.raises(ValueError, match=r"process=True.*importable module"):
+        FirstFake(answer=lambda body: "x", process=True).start()
 
 
 async def test_a_scaled_clock_runs_by_itself(client):
