@@ -721,3 +721,46 @@ async def test_errors_of_streams_come_with_status_200(client):
     assert events[0]["object"] == "error"
     assert events[0]["code"] == 400
     assert events[-1] == "[DONE]"
+
+
+async def test_calls_of_tools_are_streamed(client):
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    alice = client(answer=lambda body: {"content": None, "tool_calls": [call]})
+    _, events = await alice.stream("CCO")
+    deltas = [each["choices"][0] for each in events[:-1]]
+    assert deltas[1]["delta"]["tool_calls"] == [{"index": 0, **call}]
+    assert deltas[-1]["finish_reason"] == "tool_calls"
+
+
+async def test_a_direct_stream_that_takes_too_long_to_begin(client):
+    cluster = Cluster("metis", "api", (Model("m", capacity=1),), door="direct")
+    alice = client(cluster, latency=119.0)
+    first = asyncio.ensure_future(alice.chat(model="m", at="/metis/api"))
+    await alice.fake.until(lambda record: record.models["metis/m"].in_flight == 1)
+    alice.fake.inject(Fault("slow", seconds=500.0))
+    waiting = asyncio.ensure_future(alice.stream(model="m", at="/metis/api"))
+    await alice.fake.until(lambda record: record.models["metis/m"].in_flight == 2)
+    alice.fake.set_state("metis", "m", "offline")
+    alice.fake.advance(120.0)
+    assert (await first)[0] == 200
+    assert (await waiting)[1][0]["code"] == 504
+
+
+async def test_an_answer_rule_that_raises_is_told(client):
+    def broken(body):
+        raise KeyError("mine")
+
+    status, body = await client(answer=broken).chat()
+    assert status == 500
+    assert "The answer rule raised KeyError" in body["error"]["message"]
+
+
+async def test_bodies_that_are_no_objects(client):
+    alice = client()
+    for path in ("chat/completions", "embeddings", "batches"):
+        assert (await alice.post(f"/sophia/vllm/v1/{path}", ["x"]))[0] == 422
+    body = {"model": HOT, "input": "x", "stream": True}
+    assert (await alice.post("/sophia/vllm/v1/embeddings", body))[0] == 422
+    url = f"{alice.fake.base_url('sophia')}/batches"
+    async with alice.http.post(url, data=b"{", headers=alice.headers) as got:
+        assert got.status == 400
