@@ -22,9 +22,10 @@ class Bundle:
     Attributes:
         awaited: How many of them somebody still waits for.
         lost: Why the send is stopped although they are waited for; None when it is not.
+        timers: What ends tickets whose time is up before that of the others.
     """
 
-    __slots__ = ("awaited", "jobs", "lane", "lost", "scope", "tickets")
+    __slots__ = ("awaited", "jobs", "lane", "lost", "scope", "tickets", "timers")
 
     def __init__(self, lane: Lane, taken: list[tuple[Job, Ticket]]) -> None:
         self.lane = lane
@@ -33,6 +34,7 @@ class Bundle:
         self.awaited = len(taken)
         self.lost: Failure | None = None
         self.scope: asyncio.Timeout | None = None
+        self.timers: list[asyncio.TimerHandle] = []
         for ticket in self.tickets:
             ticket.bundle = self
 
@@ -46,6 +48,12 @@ class Bundle:
         """Stop the send, unless it is stopping."""
         if self.scope is not None and not self.scope.expired():
             self.scope.reschedule(now)
+
+    def end(self) -> None:
+        """The send has ended: nothing of it is to ring any more."""
+        self.scope = None
+        for timer in self.timers:
+            timer.cancel()
 
 
 def bundle_of(lane: Lane, taken: list[tuple[Job, Ticket]]) -> Bundle | None:

@@ -253,7 +253,7 @@ class Lane:
             message = f"{self.name} raised {type(error).__name__}: {error}"
             failure = Failure("transient", message, None, True, self.name)
         finally:
-            bundle.scope = None
+            bundle.end()
             self._bundles.discard(bundle)
             for position, pair in waiting.items():
                 self._answered(bundle, *pair, Reply(position, failure=failure), started)
@@ -286,7 +286,8 @@ class Lane:
         if len(ends) > 1:
             for end, job, ticket in zip(ends, bundle.jobs, bundle.tickets, strict=True):
                 if end < last:
-                    self._loop.call_at(end, self._overdue, bundle, job, ticket, now)
+                    timer = self._loop.call_at(end, self._overdue, bundle, job, ticket, now)
+                    bundle.timers.append(timer)
         return last
 
     def _late(self, started: float) -> Failure:
