@@ -14,6 +14,7 @@ from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.pacing.gate import Gate, gate_of
 from langgraph_hpc_fanout.dispatch.pacing.width import Width
 from langgraph_hpc_fanout.dispatch.retry import ACTIONS, actions_at
+from langgraph_hpc_fanout.dispatch.sharing import share
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint, Health
 from langgraph_hpc_fanout.endpoints.tags import tags_of
 from langgraph_hpc_fanout.records import Failure, Reply
@@ -52,6 +53,7 @@ class Lane:
         self.account = Account(endpoint)
         self._scheduler = scheduler
         self._loop = asyncio.get_running_loop()
+        self._shared = share(endpoint)
         self._limits = endpoint.limits
         self._gate = gate_of(endpoint.limits, self._loop.time, scheduler.shared_rates)
         self._worker_name = f"lane {endpoint.name}"
@@ -368,14 +370,14 @@ class Lane:
         await self.close()
 
     async def close(self) -> None:
-        """Stop everything and close the endpoint."""
+        """Stop everything, and close the endpoint unless another lane uses it."""
         self.condition.close()
         watching = self.width.stop()
         tasks = [each for each in (*self._workers, self._prober, watching) if each is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.endpoint.close()
+        await self._shared.close(self)
 
     def _give_back(self) -> None:
         """It is dead: what is in flight there is not waited for. Bundles in a queue may live on."""
@@ -428,7 +430,7 @@ class Lane:
     async def _ask_health(self) -> Health:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                await self.endpoint.open()
+                await self._shared.open(self)
                 health = await self.endpoint.probe()
                 if health.ok or health.retry_after is not None:
                     self.serves = frozenset(self.endpoint.models)
