@@ -9,6 +9,7 @@ from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.records import Failure
 
 if TYPE_CHECKING:
+    from langgraph_hpc_fanout.dispatch.costs.cashier import Cashier
     from langgraph_hpc_fanout.dispatch.lane import Lane
 
 
@@ -56,11 +57,11 @@ class Bundle:
             timer.cancel()
 
 
-def bundle_of(lane: Lane, taken: list[tuple[Job, Ticket]]) -> Bundle | None:
-    """A bundle of what was taken, if anything was, and is still wanted."""
-    if len(taken) > 1:  # a client may end its job when asked for more
+def bundle_of(lane: Lane, taken: list[tuple[Job, Ticket]], cashier: Cashier) -> Bundle | None:
+    """A bundle of what was taken, if anything was, and is still wanted; the rest is paid back."""
+    wanted = [pair for pair in taken if pair[1].open]
+    if len(wanted) < len(taken):  # a client may end its job when asked for more
         for job, ticket in taken:
             if not ticket.open:
-                lane.account.give_back(job, ticket)
-        taken = [pair for pair in taken if pair[1].open]
-    return Bundle(lane, taken) if taken else None
+                cashier.give_back(job, ticket, lane)
+    return Bundle(lane, wanted) if wanted else None

@@ -202,7 +202,7 @@ class Lane:
             if (pair := self._scheduler.take(self)) is None:
                 break
             taken.append(pair)
-        return bundle_of(self, taken)
+        return bundle_of(self, taken, self._scheduler.cashier)
 
     async def _take_gated(self, gate: Gate) -> Bundle | None:
         """Wait until one ticket may leave, and let go with it what may leave without a wait."""
@@ -223,7 +223,7 @@ class Lane:
                 ticket = pair[1]
                 ticket.charged = self._scheduler.expected_tokens(*pair)
                 gate.charge(ticket.charged)
-        return bundle_of(self, taken)
+        return bundle_of(self, taken, self._scheduler.cashier)
 
     # -- sending ------------------------------------------------------------------------
 
