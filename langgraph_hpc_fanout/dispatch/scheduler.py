@@ -352,7 +352,8 @@ class Scheduler:
         ]
         return "; ".join(served)
 
-    def _check(self, job: Job) -> None:
+    def _check(self, job: Job, now: float | None = None) -> None:
+        now = self.loop.time() if now is None else now
         # Of thousands of lanes few have a failure, and this is asked each time that one changes.
         failing = [lane for lane in self.lanes if lane.condition.failure is not None]
         if denied := _denied(lane for lane in failing if job.admits(lane.tags)):
@@ -361,7 +362,7 @@ class Scheduler:
             pass  # it is checked again when they are gone
         elif any(job.may_be_served_by(lane) for lane in self.lanes):
             job.lost_at = None
-        elif not self._is_worth_waiting(job):
+        elif not self._is_worth_waiting(job, now):
             self.abort(job, self._why_nobody(job))
 
     def _is_early(self, job: Job) -> bool:
@@ -379,9 +380,9 @@ class Scheduler:
         elif job.lost_at is not None:
             job.waiting_for = explain(self._why_nobody(job), job.model)
 
-    def _is_worth_waiting(self, job: Job) -> bool:
+    def _is_worth_waiting(self, job: Job, now: float) -> bool:
         """Whether a lane that has answered before may come back in time; they are probed."""
-        now, patience = self.loop.time(), self._policy.absence
+        patience = self._policy.absence
         if not any(
             lane.state is State.DEAD and lane.condition.has_answered and job.may_use(lane)
             for lane in self.lanes
@@ -389,7 +390,7 @@ class Scheduler:
             return False
         if job.lost_at is None and patience:
             job.lost_at = now
-            self.loop.call_later(patience, self._check_again, job)
+            self.loop.call_at(now + patience, self._check_again, job, now + patience)
             logger.warning(
                 "%s Waiting up to %g s for one to come back.",
                 explain(self._why_nobody(job), job.model),
@@ -397,9 +398,9 @@ class Scheduler:
             )
         return job.lost_at is not None and now < job.lost_at + patience
 
-    def _check_again(self, job: Job) -> None:
+    def _check_again(self, job: Job, when: float) -> None:
         if job.open:
-            self._check(job)
+            self._check(job, max(when, self.loop.time()))  # uvloop's timers ring a little early
 
     # -- failures -----------------------------------------------------------------------
 
