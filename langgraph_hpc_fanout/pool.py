@@ -18,7 +18,7 @@ from langgraph_hpc_fanout.dispatch.costs.budget import Budget
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError
-from langgraph_hpc_fanout.dispatch.retry import Retry
+from langgraph_hpc_fanout.dispatch.retry import Retry, actions_at
 from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.endpoints.credentials import ApiKey
 from langgraph_hpc_fanout.endpoints.limits import Limits
@@ -60,6 +60,7 @@ class Pool:
     Raises:
         ValueError: If there are none, or two have the same name.
         TypeError: If one is neither a URL nor an endpoint.
+        TypeError, ValueError: If the tags, the price or the actions of one make no sense.
 
     Example:
         ```python
@@ -196,6 +197,7 @@ class Pool:
         Raises:
             ValueError: If the pool has one of that name.
             TypeError: If it is neither a URL nor an endpoint.
+            TypeError, ValueError: If its tags, its price or its actions make no sense.
         """
         dispatch_loop().wait_for(self._join(_endpoint(endpoint)))
 
@@ -323,8 +325,6 @@ class Pool:
         """On the loop where schedulers are made, so nobody sees half of it."""
         if any(each.name == endpoint.name for each in self.endpoints):
             raise ValueError(f"The pool has an endpoint named {endpoint.name} already.")
-        tags_of(endpoint)
-        price_of(endpoint)
         if self._scheduler is not None and self._scheduler.loop is asyncio.get_running_loop():
             self._allow((*self.endpoints, endpoint))
             self._scheduler.join(endpoint)
@@ -403,6 +403,8 @@ def _endpoint(given: str | Endpoint) -> Endpoint:
     if isinstance(given, str):
         return OpenAIEndpoint(given)
     if isinstance(given, Endpoint):
+        for says in (tags_of, price_of, actions_at):  # now, and not in the middle of a run
+            says(given)
         return given
     raise TypeError(
         f"A pool takes URLs and endpoints, not {type(given).__name__}; "

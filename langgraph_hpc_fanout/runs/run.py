@@ -464,9 +464,13 @@ class Run:
     def _in_flight(self) -> int:
         return sum(work.in_flight for work in self._works)
 
+    def _waiting_for(self) -> str | None:
+        return next((work.waiting_for for work in self._works if work.waiting_for), None)
+
     async def _tick(self) -> None:
         flushed = 0.0
         while True:
+            self._progress.waiting_for = self._waiting_for()
             self._reporter.show()
             await asyncio.sleep(_EVENT_SECONDS)
             if self.heed_ctrl_c and self._interrupt.interrupted():

@@ -17,6 +17,7 @@ from langgraph_hpc_fanout.dispatch.costs.charges import NO_CHARGE
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.endpoints.price import Price
+from langgraph_hpc_fanout.endpoints.protocol import Bundling
 from langgraph_hpc_fanout.testing.virtual_time import run
 
 # A request of Items has a body of 15 bytes and 10 tokens to write: 281 tokens are reserved for it.
@@ -215,6 +216,35 @@ async def test_an_endpoint_that_joins_must_have_a_price_too():
         dispatch.scheduler.join(priced("c"))
         await items.done.wait()
     assert items.lanes["c"] > 50
+
+
+class EndsWhenAsked(Items):
+    """A client that ends its job when it is asked for more than there is."""
+
+    def feed(self, most):
+        if not self.keys:
+            self.end()
+        return super().feed(1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("limits", [{}, {"requests": "100/s"}])
+@in_virtual_time
+async def test_what_is_given_back_is_offered_to_who_waits_for_it(count, limits):
+    """Nothing is in flight that could be settled: all that was taken is not sent after all."""
+    bundling = Bundling(max_items=8, min_items=8, max_bundles=1)
+    a = Scripted("a", concurrency=8, bundling=bundling, **limits)
+    dear = RESERVED + 400
+    async with Dispatch(a, budget=Budget(tokens=dear + RESERVED - 1)) as dispatch:
+        await dispatch.scheduler.resolve("m")
+        ends, fine = EndsWhenAsked(count, max_tokens=10), Items(1, prefix="fine", max_tokens=410)
+        job = dispatch.add(ends)
+        ends.end = lambda: dispatch.scheduler.remove(job)
+        dispatch.add(fine)
+        async with asyncio.timeout(100.0):
+            await fine.done.wait()
+    assert [call.key for call in a.calls] == ["fine0"]
+    assert fine.kinds == {None: 1}
 
 
 says = st.lists(

@@ -12,6 +12,7 @@ from langgraph_hpc_fanout.testing.first.clock import Clock, Timers
 from langgraph_hpc_fanout.testing.first.exchange import Exchange
 from langgraph_hpc_fanout.testing.first.faults import upstream_body
 from langgraph_hpc_fanout.testing.first.model import Answer
+from langgraph_hpc_fanout.testing.first.site import Site
 from langgraph_hpc_fanout.testing.first.spec import Times
 from langgraph_hpc_fanout.testing.fleet.protocol import HttpResponse
 
@@ -75,16 +76,27 @@ class Outlet:
         """End a stream that no chunk came for."""
         self._close(exchange, events.timed_out(self._times.first_chunk), reason)
 
-    def stream(self, exchange: Exchange, answer: Answer, seconds: float, *, globus: bool) -> None:
+    def late(self, exchange: Exchange, site: Site) -> None:
+        """End a stream of DirectAPI that no chunk came for (FIRST 01aabea, direct_api.py)."""
+        url = errors.backend_url(site.cluster.name, exchange.endpoint)
+        seconds = f"{self._times.upstream:g}"
+        text = f"Error: Timeout calling stream API at {url} (timeout: {seconds})"
+        self._close(exchange, events.error_as_text(site.model.name, text), "timeout")
+
+    def stream(
+        self, exchange: Exchange, site: Site, answer: Answer, seconds: float, *, globus: bool
+    ) -> None:
         """Stream what a model says over so many seconds; the head is out already."""
         if isinstance(answer.body, bytes):
-            self._failed(exchange, answer.status, answer.body, globus=globus)
+            self._failed(exchange, site, answer.body, globus=globus)
             return
         pieces = events.chunks(exchange.endpoint, exchange.body, answer.body)
         gap = seconds / len(pieces)
         kind = exchange.fault.kind if exchange.fault is not None else None
         if kind == "stream_error":
-            self._failed(exchange, 500, upstream_body(500), globus=False)
+            self._failed(exchange, site, upstream_body(500), globus=False)
+        elif not globus and gap > self._times.upstream:
+            self._later(exchange, self._times.upstream, self.late, exchange, site)
         elif globus and (kind == "stream_silent" or gap > self._times.first_chunk):
             self._later(exchange, self._times.first_chunk, self.silent, exchange)
         elif globus and (kind == "stream_cut" or gap > self._times.next_chunk):
@@ -119,13 +131,16 @@ class Outlet:
         exchange.connection.send_piece(events.piece(pieces[place]))
         self._pace(exchange, pieces, place + 1, gap, until)
 
-    def _failed(self, exchange: Exchange, status: int, body: bytes, *, globus: bool) -> None:
+    def _failed(self, exchange: Exchange, site: Site, body: bytes, *, globus: bool) -> None:
         if globus:
             self._close(exchange, events.failed(body), "upstream")
         else:
-            text = f"API request failed with status code: {status}\n{body.decode(errors='replace')}"
-            model = str(exchange.body.get("model"))
-            self._close(exchange, events.error_as_text(model, text), "upstream")
+            url = errors.backend_url(site.cluster.name, exchange.endpoint)
+            text = (
+                "Error: Unexpected error calling stream API: Error: Could not send stream API call "
+                f"to {url}: {body.decode(errors='replace')}"
+            )
+            self._close(exchange, events.error_as_text(site.model.name, text), "upstream")
 
     def _close(self, exchange: Exchange, last: bytes, reason: str) -> None:
         """Send what is left, `[DONE]`, and the end."""
