@@ -244,6 +244,7 @@ def test_tokens_expire_on_the_fakes_clock_and_are_counted():
     hand.now += 5.0
     assert tokens.user(f"Bearer {first}") == ("", "expired")
     assert tokens.issued() == {"alice": 2, "bob": 1}
+    assert tokens.seen() == {"alice": 2}
 
 
 def test_policy_wants_a_new_log_in_and_no_token_helps():
