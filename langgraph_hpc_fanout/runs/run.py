@@ -53,10 +53,16 @@ class Run:
         plan: What to do with each item.
         shared: Fields for all items.
         about: What a journal is to say of its items.
+        purse: What pays for it; by default it has the plan's budget for itself.
     """
 
     def __init__(
-        self, run_id: str, plan: Plan, shared: Mapping[str, Any], about: Mapping[str, Any] = NOTHING
+        self,
+        run_id: str,
+        plan: Plan,
+        shared: Mapping[str, Any],
+        about: Mapping[str, Any] = NOTHING,
+        purse: Purse | None = None,
     ) -> None:
         self.id = run_id
         self.plan = plan
@@ -84,7 +90,7 @@ class Run:
         self.recovery: Recovery | None = None
         self._recovering: asyncio.Task[None] | None = None
         self._answers = Answers(run_id, self.keeper)
-        self.purse = Purse(plan.budget)
+        self.purse = Purse(plan.budget) if purse is None else purse
         self._progress.purse = self.purse
 
     def __repr__(self) -> str:
