@@ -28,6 +28,7 @@ from langgraph_hpc_fanout.runs.plan import Plan
 from langgraph_hpc_fanout.runs.reading import Place, Reader
 from langgraph_hpc_fanout.runs.recovery import Recovery
 from langgraph_hpc_fanout.runs.shard import Shard
+from langgraph_hpc_fanout.runs.spent import spent_by
 from langgraph_hpc_fanout.runs.work import Work
 from langgraph_hpc_fanout.tasks.keys import item_key
 from langgraph_hpc_fanout.tasks.runnable import RunnableTask
@@ -269,6 +270,7 @@ class Run:
             if self._is_over():
                 return
             await self.keeper.open()
+            await self._count_what_was_spent()
             if self._is_over():
                 await self.keeper.close()
                 return
@@ -286,6 +288,12 @@ class Run:
         except Exception as error:
             logger.exception("The fan-out %s could not start", self.plan.name)
             self.fail(f"The fan-out {self.plan.name} could not start: {error!r}")
+
+    async def _count_what_was_spent(self) -> None:
+        """A run that goes on after an interruption has what it left of its budget."""
+        if self.plan.budget is not None and self.keeper.log is not None:
+            spent = await asyncio.to_thread(spent_by, self.keeper.log, self.id)
+            self.purse = self._progress.purse = self.purse.next(spent)
 
     def _is_over(self) -> bool:
         # A call, because type checkers take an attribute to stay as it was before an await.

@@ -150,9 +150,13 @@ class Purse:
         """Whether nothing was reserved or spent yet."""
         return self.spent + self.reserved + self._before == NO_CHARGE
 
-    def next(self) -> Purse:
-        """A purse for what comes after this: it has what is left of the budget and of its time."""
-        purse = Purse(self.budget, self._of, self._before + self.spent)
+    def next(self, besides: Charge = NO_CHARGE) -> Purse:
+        """A purse for what comes after this: it has what is left of the budget and of its time.
+
+        Args:
+            besides: What else was spent of the budget.
+        """
+        purse = Purse(self.budget, self._of, self._before + self.spent + besides)
         purse._end = self._end
         return purse
 
