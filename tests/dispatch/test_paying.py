@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from properties import repeatable
-from scripted import Dispatch, Items, Scripted, fail, in_virtual_time, now
+from scripted import BODY, Dispatch, Items, Scripted, fail, in_virtual_time, now
 
 from langgraph_hpc_fanout.dispatch.costs.budget import Budget, Purse
 from langgraph_hpc_fanout.dispatch.costs.charges import NO_CHARGE
@@ -18,6 +18,7 @@ from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.endpoints.price import Price
 from langgraph_hpc_fanout.endpoints.protocol import Bundling
+from langgraph_hpc_fanout.records import Reply, Usage
 from langgraph_hpc_fanout.testing.virtual_time import run
 
 # A request of Items has a body of 15 bytes and 10 tokens to write: 281 tokens are reserved for it.
@@ -170,6 +171,27 @@ async def test_node_hours_are_shared_by_those_in_flight():
     items, purse = await ask(100, a, budget=Budget(node_hours=1.0), retry=Retry(timeout=60.0))
     assert items.kinds == {None: 100}
     assert purse.spent.node_hours == pytest.approx(10.0 * 2 / 3600, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("tells", "hours"),
+    [
+        ({"seconds": 6.0}, 4 * 6.0 / 3600),
+        ({"seconds": 6.0, "tries": 2}, 1_000.0 / 3600),
+        ({"seconds": None}, 1_000.0 / 3600),
+        ({"seconds": 900.0}, 1_000.0 / 3600),
+    ],
+    ids=str,
+)
+@in_virtual_time
+async def test_time_in_a_batch_schedulers_queue_is_no_node_time(tells, hours):
+    """Four requests in a bundle that waits for its nodes, and is back after 1,000 seconds."""
+    answer = Reply(0, body=BODY, usage=Usage(0, 10), **tells)
+    a = priced("a", Price(nodes=1), latency=1_000.0, script=lambda call: answer)
+    a.bundling = Bundling(max_items=4, min_items=4, queues=True)
+    _, purse = await ask(4, a, budget=Budget(node_hours=100.0))
+    assert len(a.bundles) == 1
+    assert purse.spent.node_hours == pytest.approx(hours, rel=1e-3)
 
 
 @in_virtual_time
