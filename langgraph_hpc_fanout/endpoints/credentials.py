@@ -203,7 +203,8 @@ class Credentials:
         if token.value == self._refused and refused is None:
             return  # refused while it was on its way: it is to be asked for again
         if self._refused is not None:
-            self._replaced_at = now
+            if token.value != self._refused:  # the same one again costs no token service anything
+                self._replaced_at = now
             self._refused = None
         if token.expires_at is None:
             self._renew_at = self._usable_until = now + _PROVIDED_SECONDS
