@@ -184,9 +184,14 @@ class Lane:
 
     async def _next(self) -> Bundle | None:
         """What to send now, if anything; the lane may have been paused since it was asked."""
-        if self._gate is not None:
-            return await self._take_gated(self._gate)
-        return self._take() if self._pulls else None
+        while True:
+            if self._gate is not None:
+                taken = await self._take_gated(self._gate)
+            else:
+                taken = self._take() if self._pulls else []
+            bundle = bundle_of(self, taken, self._scheduler.cashier)
+            if bundle is not None or not taken:
+                return bundle  # else nobody wants that any more, but there may be more to take
 
     def _linger(self) -> float:
         """Seconds for which a small bundle is to wait for company."""
@@ -196,15 +201,15 @@ class Lane:
         enough = bundling.max_items if bundling.window is None else bundling.window
         return bundling.linger if self._scheduler.waiting(self) < enough else 0.0
 
-    def _take(self) -> Bundle | None:
+    def _take(self) -> list[tuple[Job, Ticket]]:
         taken = []
         for _ in range(min(self._size(), self._room())):
             if (pair := self._scheduler.take(self)) is None:
                 break
             taken.append(pair)
-        return bundle_of(self, taken, self._scheduler.cashier)
+        return taken
 
-    async def _take_gated(self, gate: Gate) -> Bundle | None:
+    async def _take_gated(self, gate: Gate) -> list[tuple[Job, Ticket]]:
         """Wait until one ticket may leave, and let go with it what may leave without a wait."""
         taken: list[tuple[Job, Ticket]] = []
         async with gate:
@@ -223,7 +228,7 @@ class Lane:
                 ticket = pair[1]
                 ticket.charged = self._scheduler.expected_tokens(*pair)
                 gate.charge(ticket.charged)
-        return bundle_of(self, taken, self._scheduler.cashier)
+        return taken
 
     # -- sending ------------------------------------------------------------------------
 

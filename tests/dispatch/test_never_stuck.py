@@ -325,3 +325,20 @@ async def test_a_bug_in_an_endpoints_own_settings_ends_the_job_loudly():
         dispatch.add(items)
         await done(items)
     assert "A fault in the dispatcher, at a: ZeroDivisionError" in items.aborted[0].message
+
+
+@pytest.mark.parametrize("limits", [{}, {"requests": "100/s"}])
+@in_virtual_time
+async def test_a_lane_that_took_what_nobody_wants_takes_on(limits):
+    a = Scripted("a", concurrency=1, **limits)
+    async with Dispatch(a) as dispatch:
+        await dispatch.scheduler.resolve("m")
+        take, unwanted = dispatch.scheduler.take, Ticket("x", Request("x", "m", {}, 0, 1))
+        unwanted.open = False
+        job = dispatch.add(Items(0))
+        given = iter([(job, unwanted)])
+        dispatch.scheduler.take = lambda lane: next(given, None) or take(lane)
+        dispatch.add(items := Items(3))
+        async with asyncio.timeout(60.0):
+            await items.done.wait()
+    assert items.kinds == {None: 3}
