@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import aiohttp
 import orjson
+from pydantic import SecretStr
 from yarl import URL
 
 from langgraph_hpc_fanout.endpoints.chat import error_message
-from langgraph_hpc_fanout.endpoints.proxies import proxy_for
+from langgraph_hpc_fanout.endpoints.credentials import Credentials
+from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS, HttpClient, cause_of
+from langgraph_hpc_fanout.endpoints.http import Answer as HttpAnswer
 
 _SECONDS = 20.0
 _REFUSALS = (401, 403)
@@ -48,12 +49,15 @@ def whoami(root: URL, token: str) -> Answer:
     answer is `UserPydantic` of schemas/structured_logs.py.
     """
     try:
-        status, raw = asyncio.run(_get(root / "whoami", token))
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        return Answer("unreachable", _cause(error))
+        answer = asyncio.run(_ask(root, token))
+    except TimeoutError:
+        return Answer("unreachable", f"no answer within {_SECONDS:g} s")
+    except EXCHANGE_ERRORS as error:
+        return Answer("unreachable", cause_of(error))
+    status = answer.status
     if status == 200:
-        return _accepted(raw)
-    said = error_message(raw).replace(token, "***")
+        return _accepted(answer.raw)
+    said = error_message(answer.raw).replace(token, "***")
     if status in _REFUSALS:
         return Answer("refused", said)
     if status in _UNKNOWN:
@@ -61,26 +65,13 @@ def whoami(root: URL, token: str) -> Answer:
     return Answer("unreachable", f"it answered {status}: {said}")
 
 
-async def _get(url: URL, token: str) -> tuple[int, bytes]:
-    timeout = aiohttp.ClientTimeout(total=_SECONDS)
-    async with (
-        aiohttp.ClientSession(timeout=timeout) as session,
-        session.get(
-            url,
-            headers={"Authorization": f"Bearer {token}"},
-            proxy=proxy_for(url),
-            allow_redirects=False,  # the token is for this host
-        ) as response,
-    ):
-        return response.status, await response.read()
-
-
-def _cause(error: Exception) -> str:
-    """The system's own words, without the socket's address and aiohttp's settings."""
-    if isinstance(error, TimeoutError):
-        return f"no answer within {_SECONDS:g} s"
-    number = getattr(error, "errno", None)
-    return os.strerror(number) if number and number > 0 else str(error)
+async def _ask(root: URL, token: str) -> HttpAnswer:
+    client = HttpClient(root, "FIRST", Credentials(SecretStr(token)))
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return await client.exchange("GET", root / "whoami")
+    finally:
+        await client.close()
 
 
 def _accepted(raw: bytes) -> Answer:

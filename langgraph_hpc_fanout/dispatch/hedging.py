@@ -113,7 +113,7 @@ class Hedging:
         if job.late_after is None:
             job.late_after = late  # the answers to come are the long ones'
         usual = self._estimates.pace(job.kind)
-        overdue: list[tuple[float, Ticket]] = []
+        overdue: list[tuple[float, Ticket, Lane]] = []
         wait = math.inf
         for ticket in job.in_flight:
             if ticket.twin is not None or (lane := _lane_of(ticket)) is None:
@@ -121,18 +121,16 @@ class Hedging:
             patience = _patience(lane, usual)
             left = ticket.sent + patience * job.late_after - now
             if left <= 0:
-                overdue.append((patience, ticket))
+                overdue.append((patience, ticket, lane))
             else:
                 wait = min(wait, left)
         overdue.sort(key=_by_patience)
-        if all(self._hedge(job, ticket) for _, ticket in overdue):
+        if all(self._hedge(job, ticket, lane) for _, ticket, lane in overdue):
             return wait
         return _SECONDS
 
-    def _hedge(self, job: Job, ticket: Ticket) -> bool:
+    def _hedge(self, job: Job, ticket: Ticket, lane: Lane) -> bool:
         """Ask elsewhere for what a request asks; False if that cannot be done, of no request."""
-        lane = _lane_of(ticket)
-        assert lane is not None  # noqa: S101 - narrows the type
         quick = self._quick_lane(job, lane)
         tokens = self._estimates.tokens(job.kind, ticket.request)
         if quick is None or not self._budget.take(tokens):
@@ -172,5 +170,5 @@ def _is_slow(lane: Lane, usual: float | None) -> bool:
     return pace is not None and usual is not None and pace >= _SLOW * usual
 
 
-def _by_patience(late: tuple[float, Ticket]) -> float:
+def _by_patience(late: tuple[float, Ticket, Lane]) -> float:
     return late[0]

@@ -163,7 +163,7 @@ class Scheduler:
                 lane.start()
         self._wake_all()
         self._check(job)
-        self._tell_what_for(job)
+        self._tell_what_for(job, early=self._is_early(job))
 
     def refresh(self, job: Job) -> None:
         """A job has more to feed."""
@@ -321,10 +321,11 @@ class Scheduler:
         self._changed.set()
         for job in list(self._jobs):
             job.reconsider()
-            if self._is_early(job):
+            early = self._is_early(job)
+            if early:
                 job.stop_clocks()
             self._check(job)
-            self._tell_what_for(job)
+            self._tell_what_for(job, early=early)
         self._wake_all()  # what another lane was to have may be theirs now
 
     def _why_nobody(self, job: Job) -> list[Failure]:
@@ -367,14 +368,15 @@ class Scheduler:
 
     def _is_early(self, job: Job) -> bool:
         """Whether all that can serve a job are on their way still."""
-        return any(job.awaits(lane) for lane in self.lanes) and not any(
-            lane.condition.is_hot and job.may_use(lane) for lane in self.lanes
+        # Mostly somebody is there, and then one look is enough.
+        return not any(lane.condition.is_hot and job.may_use(lane) for lane in self.lanes) and any(
+            job.awaits(lane) for lane in self.lanes
         )
 
-    def _tell_what_for(self, job: Job) -> None:
+    def _tell_what_for(self, job: Job, *, early: bool) -> None:
         """Put into words what a job waits for, if nobody can be asked now."""
         job.waiting_for = None
-        if self._is_early(job):
+        if early:
             awaited = [lane.failure for lane in self.lanes if job.awaits(lane)]
             job.waiting_for = in_short([each for each in awaited if each is not None])
         elif job.lost_at is not None:

@@ -132,7 +132,7 @@ class HttpClient:
         elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
             kind = "cold"
             what = (
-                f"nobody answers at {shown(self.url)} ({_cause(error)}); "
+                f"nobody answers at {shown(self.url)} ({cause_of(error)}); "
                 "does the server run, and is the URL right?"
             )
         elif isinstance(error, aiohttp.InvalidURL):
@@ -161,7 +161,7 @@ def shown(url: URL) -> str:
         return str(url).rpartition("@")[2]
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """The system's own words, without the socket's address and aiohttp's settings."""
     cause = getattr(error, "os_error", None) or error
     if (number := getattr(cause, "errno", None)) is not None and number > 0:
