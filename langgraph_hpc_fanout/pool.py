@@ -225,7 +225,7 @@ class Pool:
             return FirstEndpoint(
                 cluster_of(instance),
                 model=wanted,
-                base_url=base_url,
+                base_url=str(gateway.root),  # the environment may name another one later
                 token=token,
                 limits=limits,
                 name=instance.name,

@@ -120,3 +120,11 @@ def test_a_token_that_is_refused_is_an_error_that_does_not_show_it(fake):
     with pytest.raises(ChatError, match="answered 401") as caught:
         model.invoke("hello")
     assert "AgExpired" not in str(caught.value)
+
+
+def test_another_gateway_in_the_environment_is_another_pool(fake, monkeypatch):
+    settings = {"model": "gpt-oss-120b", "api_key": "x"}
+    monkeypatch.setenv("FIRST_API_BASE", fake.url)
+    here = ChatFIRST(**settings)
+    monkeypatch.setenv("FIRST_API_BASE", "http://127.0.0.1:9/resource_server")
+    assert ChatFIRST(**settings).pool is not here.pool

@@ -88,3 +88,11 @@ def test_a_model_is_named(monkeypatch):
     monkeypatch.delenv("FIRST_MODEL", raising=False)
     with pytest.raises(ValueError, match=r"Pool.from_first\(\) names no model; say model="):
         Pool.from_first(token="x")
+
+
+async def test_a_pool_stays_with_the_gateway_it_was_made_for(fake, monkeypatch):
+    monkeypatch.setenv("FIRST_API_BASE", fake.url)
+    with Pool.from_first(GPT, token=fake.token(), limits=WIDE) as pool:
+        monkeypatch.setenv("FIRST_API_BASE", "http://127.0.0.1:9/resource_server")
+        state = await build(pool).ainvoke({"molecules": molecules(5)})
+    assert right_answers(state["predictions"], molecules(5))

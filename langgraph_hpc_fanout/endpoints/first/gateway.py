@@ -14,6 +14,7 @@ from yarl import URL
 from langgraph_hpc_fanout.endpoints.credentials import ApiKey, Credentials
 from langgraph_hpc_fanout.endpoints.http import Answer, HttpClient, shown
 from langgraph_hpc_fanout.tokens.finding import find_token_source
+from langgraph_hpc_fanout.tokens.source import TokenSource
 
 BASE_VARIABLE = "FIRST_API_BASE"
 DEFAULT_BASE = "https://inference-api.alcf.anl.gov/resource_server"
@@ -53,11 +54,19 @@ def root_of(base_url: str | None) -> URL:
 def gateway_of(base_url: str | None, token: ApiKey | None) -> Gateway:
     """The gateway that all endpoints with this address and token share."""
     root = root_of(base_url)
-    secret = token.get_secret_value() if isinstance(token, SecretStr) else token
+    given = find_token_source() if token is None else token
     with _making:
-        if (gateway := _gateways.get((root, secret))) is None:
-            gateway = _gateways[root, secret] = Gateway(root, token)
+        if (gateway := _gateways.get((root, identity_of(given)))) is None:
+            gateway = _gateways[root, identity_of(given)] = Gateway(root, given)
         return gateway
+
+
+def identity_of(token: ApiKey) -> Any:
+    """What tells tokens, and where they come from, apart."""
+    if isinstance(token, SecretStr):
+        return token.get_secret_value()
+    # Of one login there may be many sources, each made where somebody looked for it.
+    return token.describe() if isinstance(token, TokenSource) else token
 
 
 class Gateway:
@@ -68,12 +77,12 @@ class Gateway:
 
     Args:
         root: Its root, such as `https://host/resource_server`.
-        token: The token, or where it comes from; None for what `find_token_source` finds.
+        token: The token, or where it comes from.
     """
 
-    def __init__(self, root: URL, token: ApiKey | None) -> None:
+    def __init__(self, root: URL, token: ApiKey) -> None:
         self.root = root
-        self.credentials = Credentials(find_token_source() if token is None else token)
+        self.credentials = Credentials(token)
         self._known: dict[str, tuple[float, asyncio.Task[Answer]]] = {}
 
     def __repr__(self) -> str:
