@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import weakref
 from collections import Counter
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError
 from langgraph_hpc_fanout.dispatch.retry import Retry, actions_at
 from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
+from langgraph_hpc_fanout.endpoints.connections import Connections
 from langgraph_hpc_fanout.endpoints.credentials import ApiKey
 from langgraph_hpc_fanout.endpoints.first.endpoint import FirstEndpoint, model_named
 from langgraph_hpc_fanout.endpoints.first.gateway import gateway_of
@@ -40,11 +40,6 @@ if TYPE_CHECKING:
     from langgraph_hpc_fanout.chat_models import PoolChatModel
 
 logger = logging.getLogger("langgraph_hpc_fanout")
-
-_CONNECTIONS = 1_024
-"""Connections to be ready for, where no limit was given."""
-_OTHER_FILES = 256
-"""Files that a process may have open besides its connections."""
 
 
 class Pool:
@@ -97,7 +92,7 @@ class Pool:
         self._finalizer: weakref.finalize[Any, Any] | None = None
         self._watched = watched
         self._watch: Watch | None = None
-        self._is_told = False
+        self._connections = Connections()
 
     @classmethod
     def from_instances(
@@ -372,7 +367,7 @@ class Pool:
         if self._scheduler is None or self._scheduler.loop is not loop:
             if self._finalizer is not None:
                 self._finalizer.detach()
-            self._allow(self.endpoints)
+            self._connections.allow(self.endpoints)
             self._scheduler = scheduler = Scheduler(
                 self.endpoints, policy=self._policy, budget=self._budget
             )
@@ -392,7 +387,7 @@ class Pool:
         if any(each.name == endpoint.name for each in self.endpoints):
             raise ValueError(f"The pool has an endpoint named {endpoint.name} already.")
         if self._scheduler is not None and self._scheduler.loop is asyncio.get_running_loop():
-            self._allow((*self.endpoints, endpoint))
+            self._connections.allow((*self.endpoints, endpoint))
             self._scheduler.join(endpoint)
         self.endpoints = (*self.endpoints, endpoint)
 
@@ -435,22 +430,10 @@ class Pool:
                 logger.error("%s cannot join: %s", instance.name, error)  # noqa: TRY400
                 continue
             joined.append(endpoint)
-        self._allow((*self.endpoints, *joined))
+        self._connections.allow((*self.endpoints, *joined))
         self.endpoints = (*self.endpoints, *joined)
         if leaving:
             scheduler.leave_all(leaving)
-
-    def _allow(self, endpoints: Iterable[Endpoint]) -> None:
-        """Allow for the connections of so many endpoints; that they are too many is told once."""
-        wanted = sum(map(_connections, endpoints))
-        if (allowed := _allow_connections(wanted)) is not None and not self._is_told:
-            self._is_told = True
-            logger.warning(
-                "The pool's limits add up to %d requests at once, but this process may open only "
-                "%d files; raise the hard limit (ulimit -Hn) or lower Limits(concurrency=...).",
-                wanted,
-                allowed,
-            )
 
     async def _close(self) -> None:
         scheduler, self._scheduler = self._scheduler, None
@@ -476,29 +459,6 @@ def _endpoint(given: str | Endpoint) -> Endpoint:
         f"A pool takes URLs and endpoints, not {type(given).__name__}; "
         "see langgraph_hpc_fanout.Endpoint for what an endpoint has."
     )
-
-
-def _connections(endpoint: Endpoint) -> int:
-    """Most connections of its own; what queues somewhere else is worked on somewhere else."""
-    if endpoint.bundling.queues:
-        return 0
-    limit = endpoint.limits.concurrency
-    return _CONNECTIONS if limit is None else limit
-
-
-def _allow_connections(wanted: int) -> int | None:
-    """Raise the soft limit of open files, often 1,024, to what the pool's limits may need.
-
-    Returns:
-        How many may be open, if that is too few.
-    """
-    needed = wanted + _OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return None
-    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    return allowed if allowed < needed else None
 
 
 def _abandon(scheduler: Scheduler, watch: Watch | None) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from small_server import serve
 
 ADA = {
     "id": "11111111-2222-4333-8444-555555555555",
@@ -37,8 +36,14 @@ class Gateway:
         self.location = None
         self.asked = []
 
-    def reply(self, path, authorization):
+    def reply(self, path, headers, _body):
+        authorization = headers["Authorization"]
         self.asked.append((path, authorization))
+        status, body = self._answer(path, authorization)
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return status, {} if self.location is None else {"Location": self.location}, data
+
+    def _answer(self, path, authorization):
         if self.answer is not None:
             return self.answer
         if path != "/resource_server/whoami":
@@ -47,29 +52,5 @@ class Gateway:
         return (200, ADA) if known else (401, UNAUTHORIZED)
 
 
-@contextmanager
 def gateway():
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            status, body = served.reply(self.path, self.headers["Authorization"])
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            if served.location is not None:
-                self.send_header("Location", served.location)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served = Gateway(f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield served
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return serve(Gateway)

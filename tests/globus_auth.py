@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs
+
+from small_server import serve
 
 from langgraph_hpc_fanout.tokens.resource import RESOURCE_SERVER, SCOPE
 
@@ -26,14 +26,20 @@ class GlobusAuth:
         lifetime: Of its tokens, in seconds.
     """
 
-    def __init__(self, url):
-        self.url = url
+    def __init__(self, address):
+        self.url = f"{address}/"
         self.asked = []
         self.refusal = None
         self.lifetime = TWO_DAYS
         self._lock = threading.Lock()
 
-    def answer(self, form):
+    def reply(self, _path, headers, body):
+        form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
+        form["authorization"] = headers["Authorization"]
+        status, answer = self._answer(form)
+        return status, {"Content-Type": "application/json"}, json.dumps(answer).encode()
+
+    def _answer(self, form):
         with self._lock:
             self.asked.append(form)
             if self.refusal is not None:
@@ -49,34 +55,8 @@ class GlobusAuth:
             }
 
 
-@contextmanager
 def globus_auth():
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            form = {name: values[0] for name, values in parse_qs(body).items()}
-            form["authorization"] = self.headers["Authorization"]
-            status, reply = auth.answer(form)
-            data = json.dumps(reply).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    auth = GlobusAuth(f"http://127.0.0.1:{server.server_address[1]}/")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield auth
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return serve(GlobusAuth)
 
 
 def store_login(path: Path, expires_at, *, access_token="access-0", **changes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 import pytest
+from chat_suites import Able
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 from pydantic import SecretStr
@@ -27,7 +28,7 @@ def settings(fake):
     return {"base_url": fake.url, "api_key": SecretStr(fake.token())}
 
 
-class OverFirst:
+class OverFirst(Able):
     """What both of LangChain's suites are told about the model."""
 
     @pytest.fixture(autouse=True)
@@ -41,26 +42,6 @@ class OverFirst:
     @property
     def chat_model_params(self):
         return {"model": "gpt-oss-120b", "clusters": ["sophia"], **self.settings}
-
-    @property
-    def has_tool_calling(self):
-        return True
-
-    @property
-    def has_tool_choice(self):
-        return True
-
-    @property
-    def has_structured_output(self):
-        return True
-
-    @property
-    def supports_json_mode(self):
-        return True
-
-    @property
-    def returns_usage_metadata(self):
-        return True
 
 
 class TestUnit(OverFirst, ChatModelUnitTests):

@@ -4,6 +4,7 @@ import asyncio
 import copy
 
 import pytest
+from chat_suites import Able
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.runnables import ConfigurableField
@@ -29,7 +30,7 @@ def shared_pool(fleet):
         yield pool
 
 
-class OverAPool:
+class OverAPool(Able):
     """What both of LangChain's suites are told about the model."""
 
     @pytest.fixture(autouse=True)
@@ -43,26 +44,6 @@ class OverAPool:
     @property
     def chat_model_params(self):
         return {"model": "tiny", "pool": self.pool}
-
-    @property
-    def has_tool_calling(self):
-        return True
-
-    @property
-    def has_tool_choice(self):
-        return True
-
-    @property
-    def has_structured_output(self):
-        return True
-
-    @property
-    def supports_json_mode(self):
-        return True
-
-    @property
-    def returns_usage_metadata(self):
-        return True
 
     @property
     def model_override_value(self):

@@ -15,7 +15,7 @@ from langgraph_hpc_fanout.testing.first.quotas import Quotas
 from langgraph_hpc_fanout.testing.first.record import FirstRecord
 from langgraph_hpc_fanout.testing.first.server import FirstFake
 from langgraph_hpc_fanout.testing.fleet import scripted
-from langgraph_hpc_fanout.testing.fleet.__main__ import parse_latency
+from langgraph_hpc_fanout.testing.fleet.arguments import parse_latency, read_fault
 from langgraph_hpc_fanout.testing.fleet.spec import Constant
 
 _SETTINGS: dict[str, Any] = {
@@ -38,21 +38,7 @@ def parse_fault(text: str) -> Fault:
     Raises:
         argparse.ArgumentTypeError: If the text is no such fault.
     """
-    head, *rest = text.split(",")
-    kind, _, rate = head.partition("=")
-    settings: dict[str, Any] = {"kind": kind}
-    try:
-        settings["rate"] = float(rate) if rate else 1.0
-        for setting in rest:
-            name, _, value = setting.partition("=")
-            settings[name] = _SETTINGS[name](value)
-        return Fault(**settings)
-    except KeyError as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: {error.args[0]!r} is none of {', '.join(_SETTINGS)}"
-        ) from None
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    return read_fault(text, Fault, _SETTINGS)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import orjson
 
 from langgraph_hpc_fanout.testing.first import errors
-from langgraph_hpc_fanout.testing.fleet.faults import Attempt, Dice
+from langgraph_hpc_fanout.testing.fleet.faults import Attempt, Dice, check_fault
 from langgraph_hpc_fanout.testing.fleet.protocol import HttpResponse
 
 Route = Literal[
@@ -110,12 +110,7 @@ class Fault:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise ValueError(
-                f"Fault({self.kind!r}) is unknown; known: {', '.join(sorted(_KINDS))}."
-            )
-        if not 0.0 <= self.rate <= 1.0:
-            raise ValueError(f"Fault({self.kind!r}, rate={self.rate!r}) must be between 0 and 1.")
+        check_fault(self.kind, self.rate, _KINDS)
         for name, kind in (("status", "upstream"), ("seconds", "slow")):
             if (getattr(self, name) is not None) != (self.kind == kind):
                 verb = "needs" if self.kind == kind else "takes no"

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from operator import methodcaller
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from langgraph_hpc_fanout.testing.first import v1, v2
@@ -30,6 +29,7 @@ from langgraph_hpc_fanout.testing.first.spec import (
 )
 from langgraph_hpc_fanout.testing.first.worker import RemoteHost
 from langgraph_hpc_fanout.testing.fleet.host import LOOPBACK
+from langgraph_hpc_fanout.testing.fleet.life import Startable
 from langgraph_hpc_fanout.testing.fleet.record import Detail
 from langgraph_hpc_fanout.testing.fleet.spec import Constant, Latency
 
@@ -37,7 +37,7 @@ _DAY = 86_400.0
 _POLL = 0.002
 
 
-class FirstFake:
+class FirstFake(Startable):
     """The FIRST gateway on loopback, with clusters, quotas, tokens and cold models.
 
     ```python
@@ -194,28 +194,6 @@ class FirstFake:
         host, self._host = self._host, None
         if host is not None:
             host.stop()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.start)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await asyncio.to_thread(self.stop)
 
     # Tokens
 

@@ -6,18 +6,13 @@ import argparse
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from langgraph_hpc_fanout.testing.fleet.arguments import parse_latency, read_fault
 from langgraph_hpc_fanout.testing.fleet.faults import Fault
 from langgraph_hpc_fanout.testing.fleet.scripted import scripted
 from langgraph_hpc_fanout.testing.fleet.server import FakeFleet
-from langgraph_hpc_fanout.testing.fleet.spec import Constant, Latency, Lognormal, Uniform
+from langgraph_hpc_fanout.testing.fleet.spec import Constant
 
-_LAWS: dict[str, Callable[..., Latency]] = {
-    "constant": Constant,
-    "uniform": Uniform,
-    "lognormal": Lognormal,
-}
 _SETTINGS: dict[str, Callable[[str], object]] = {
     "contains": str,
     "times": int,
@@ -27,42 +22,13 @@ _SETTINGS: dict[str, Callable[[str], object]] = {
 }
 
 
-def parse_latency(text: str) -> Latency:
-    """The law `0.05`, `uniform:0.01:0.1` or `lognormal:0.05:0.5`.
-
-    Raises:
-        argparse.ArgumentTypeError: If the text is no such law.
-    """
-    name, *numbers = text.split(":") if ":" in text else ["constant", text]
-    try:
-        return _LAWS[name](*map(float, numbers))
-    except (KeyError, TypeError, ValueError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is none of 0.05, uniform:0.01:0.1, lognormal:0.05:0.5"
-        ) from None
-
-
 def parse_fault(text: str) -> Fault:
     """The fault `http_500=0.1`, or `http_429=0.1,retry_after=2,contains=benzene`.
 
     Raises:
         argparse.ArgumentTypeError: If the text is no such fault.
     """
-    head, *rest = text.split(",")
-    kind, _, rate = head.partition("=")
-    settings: dict[str, Any] = {"kind": kind}
-    try:
-        settings["rate"] = float(rate) if rate else 1.0
-        for setting in rest:
-            name, _, value = setting.partition("=")
-            settings[name] = _SETTINGS[name](value)
-        return Fault(**settings)
-    except KeyError as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: {error.args[0]!r} is none of {', '.join(_SETTINGS)}"
-        ) from None
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    return read_fault(text, Fault, _SETTINGS)
 
 
 def parser() -> argparse.ArgumentParser:

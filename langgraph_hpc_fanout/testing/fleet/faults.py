@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -64,6 +64,18 @@ _TIMED = frozenset({"slow", "drip"})
 _POLITE = frozenset({"http_429", "http_503"})
 
 
+def check_fault(kind: str, rate: float, kinds: Collection[str]) -> None:
+    """Refuse a fault of no such kind, or one that strikes a share that is none.
+
+    Raises:
+        ValueError: Then; it names what there is.
+    """
+    if kind not in kinds:
+        raise ValueError(f"Fault({kind!r}) is unknown; known: {', '.join(sorted(kinds))}.")
+    if not 0.0 <= rate <= 1.0:
+        raise ValueError(f"Fault({kind!r}, rate={rate!r}) must be between 0 and 1.")
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One thing that goes wrong with some requests. All conditions given must hold.
@@ -96,12 +108,7 @@ class Fault:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise ValueError(
-                f"Fault({self.kind!r}) is unknown; known: {', '.join(sorted(_KINDS))}."
-            )
-        if not 0.0 <= self.rate <= 1.0:
-            raise ValueError(f"Fault({self.kind!r}, rate={self.rate!r}) must be between 0 and 1.")
+        check_fault(self.kind, self.rate, _KINDS)
         if self.retry_after is not None and self.kind not in _POLITE:
             raise ValueError(f"Fault({self.kind!r}) sends no Retry-After; drop retry_after=.")
         if (self.seconds is not None) != (self.kind in _TIMED):

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import resource
 import socket
-import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
-
-import uvloop
+from typing import Any, Protocol
 
 from langgraph_hpc_fanout.testing.fleet.engine import Engine
 from langgraph_hpc_fanout.testing.fleet.exchange import Memory
@@ -20,13 +15,10 @@ from langgraph_hpc_fanout.testing.fleet.faults import Dice
 from langgraph_hpc_fanout.testing.fleet.protocol import Connection
 from langgraph_hpc_fanout.testing.fleet.record import Detail, HostRecord, Ledger
 from langgraph_hpc_fanout.testing.fleet.spec import FakeEndpoint
+from langgraph_hpc_fanout.testing.fleet.thread import ServerThread
 
 LOOPBACK = "127.0.0.1"
 _BACKLOG = 8192
-_MOST_FILES = 65_536
-_PATIENCE = 30.0
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,38 +108,14 @@ class Door:
         self._reserved.close()
 
 
-class LocalHost:
-    """Endpoints in a thread of this process."""
+class LocalHost(ServerThread[Mapping[int, int]]):
+    """Endpoints in a thread of this process; ready with their ports, by place in the fleet."""
 
     def __init__(self, spec: HostSpec) -> None:
+        super().__init__("fake-fleet")
         self._spec = spec
         self._ledger = Ledger(spec.detail)
         self._doors: dict[int, Door] = {}
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop
-        self._stopping: asyncio.Event
-
-    def start(self) -> Mapping[int, int]:
-        """Start to serve; returns the ports, by place in the fleet."""
-        allow_many_files()
-        ready: Future[Mapping[int, int]] = Future()
-        self._thread = threading.Thread(
-            target=self._run, args=(ready,), name="fake-fleet", daemon=True
-        )
-        self._thread.start()
-        try:
-            return ready.result(_PATIENCE)
-        except BaseException:
-            self._thread.join(_PATIENCE)
-            raise
-
-    def stop(self) -> None:
-        """Stop and leave nothing behind."""
-        if self._thread is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed already
-                self._loop.call_soon_threadsafe(self._stopping.set)
-            self._thread.join(_PATIENCE)
-            self._thread = None
 
     def kill(self, index: int) -> None:
         """Stop listening at an endpoint and drop its connections."""
@@ -183,17 +151,7 @@ class LocalHost:
         for door in self._doors.values():
             door.engine.reset_record()
 
-    def _call(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Do something on the endpoints' loop and wait for it."""
-        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(_PATIENCE)
-
-    def _run(self, ready: Future[Mapping[int, int]]) -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._serve(ready))
-
     async def _serve(self, ready: Future[Mapping[int, int]]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
         memory = Memory(self._ledger, Dice(self._spec.seed))
         try:
             for index, spec in self._spec.endpoints.items():
@@ -222,14 +180,6 @@ def _reserve(port: int) -> socket.socket:
         reserved.close()
         raise
     return reserved
-
-
-def allow_many_files() -> None:
-    """Let this process hold 10,000 connections: raise the soft limit of open files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _soon(work: Callable[[], None]) -> Callable[[], Coroutine[Any, Any, None]]:

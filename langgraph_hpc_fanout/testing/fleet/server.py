@@ -7,12 +7,12 @@ import atexit
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import Self
 
 from typing_extensions import Unpack
 
 from langgraph_hpc_fanout.testing.fleet.host import LOOPBACK, Host, HostSpec, LocalHost
+from langgraph_hpc_fanout.testing.fleet.life import Startable
 from langgraph_hpc_fanout.testing.fleet.record import Detail, FleetRecord, merge
 from langgraph_hpc_fanout.testing.fleet.spec import EndpointOptions, FakeEndpoint
 from langgraph_hpc_fanout.testing.fleet.worker import RemoteHost
@@ -20,7 +20,7 @@ from langgraph_hpc_fanout.testing.fleet.worker import RemoteHost
 _POLL = 0.002
 
 
-class FakeFleet:
+class FakeFleet(Startable):
     """OpenAI-compatible chat endpoints on loopback that behave, and misbehave, as told.
 
     ```python
@@ -98,28 +98,6 @@ class FakeFleet:
         for host in hosts:
             host.stop()
         self._ports.clear()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.start)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await asyncio.to_thread(self.stop)
 
     # Trouble
 
