@@ -25,8 +25,18 @@ def fleet(fake_fleet):
 
 
 @pytest.fixture
-def narrow(fleet, pool_over):
+def frozen(fake_fleet):
+    """No answer comes in the time of a test, so what ends early was cancelled, however slowly."""
+    return fake_fleet(latency=60.0, capacity=1000)
+
+
+def narrow_over(fleet, pool_over):
     return pool_over(OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=8)))
+
+
+@pytest.fixture
+def narrow(fleet, pool_over):
+    return narrow_over(fleet, pool_over)
 
 
 def nothing_more_is_sent(fleet):
@@ -38,23 +48,25 @@ def nothing_more_is_sent(fleet):
 
 @pytest.mark.parametrize("config", [{}, {"max_concurrency": 4}], ids=str)
 @pytest.mark.parametrize("size", [1, 64, 500])
-async def test_cancelling_ainvoke(fleet, narrow, size, config):
-    task = asyncio.create_task(build(narrow).ainvoke({"molecules": molecules(size)}, config))
-    await fleet.until(lambda record: record.in_flight == min(size, 8))
+async def test_cancelling_ainvoke(frozen, pool_over, size, config):
+    graph = build(narrow_over(frozen, pool_over))
+    task = asyncio.create_task(graph.ainvoke({"molecules": molecules(size)}, config))
+    await frozen.until(lambda record: record.in_flight == min(size, 8))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    record = await asyncio.to_thread(nothing_more_is_sent, fleet)
+    record = await asyncio.to_thread(nothing_more_is_sent, frozen)
     assert record.arrived == min(size, 8)
     assert record.closed_early == min(size, 8)
 
 
-async def test_closing_astream(fleet, narrow):
-    stream = build(narrow).astream({"molecules": molecules(64)}, stream_mode="custom")
+async def test_closing_astream(frozen, pool_over):
+    graph = build(narrow_over(frozen, pool_over))
+    stream = graph.astream({"molecules": molecules(64)}, stream_mode="custom")
     await anext(stream)
-    await fleet.until(lambda record: record.in_flight == 8)
+    await frozen.until(lambda record: record.in_flight == 8)
     await stream.aclose()
-    record = await asyncio.to_thread(nothing_more_is_sent, fleet)
+    record = await asyncio.to_thread(nothing_more_is_sent, frozen)
     assert record.closed_early == 8
 
 
@@ -79,7 +91,9 @@ async def test_a_cancelled_graph_can_be_run_again(fleet, narrow):
     assert right_answers(state["predictions"], molecules(8))
 
 
-def test_closing_a_pool_ends_its_runs_and_it_opens_again(fleet, narrow):
+def test_closing_a_pool_ends_its_runs_and_it_opens_again(fake_fleet, pool_over):
+    fleet = fake_fleet(latency=3.0, capacity=1000)
+    narrow = narrow_over(fleet, pool_over)
     graph = build(narrow)
     thread = threading.Thread(
         target=lambda: (fleet.wait(lambda record: record.in_flight == 8), narrow.close())
