@@ -110,6 +110,19 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """What a worker did for a bundle of requests; their replies share it.
+
+    Attributes:
+        seconds: How long it worked, without what the bundle waited for before.
+        requests: How many requests the bundle had.
+    """
+
+    seconds: float
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What an endpoint says to one request of a bundle.
 
@@ -123,6 +136,7 @@ class Reply:
         seconds: How long the request itself took, where it was worked on in company and
             somewhere else; None when the dispatcher's own clock tells.
         tries: How often it was sent to a model on the way, retries on the node included.
+        work: Of the bundle that brought it, where bundles may wait before they are worked on.
     """
 
     position: int
@@ -132,6 +146,7 @@ class Reply:
     retry_after: float | None = None
     seconds: float | None = None
     tries: int = 1
+    work: Work | None = None
 
 
 @dataclass(frozen=True, slots=True)

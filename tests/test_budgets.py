@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from graphs import build, molecules, right_answers
 from langgraph.checkpoint.memory import InMemorySaver
@@ -20,6 +24,8 @@ from langgraph_hpc_fanout import (
     Prompt,
     reducers,
 )
+from langgraph_hpc_fanout.journal.log import Log
+from langgraph_hpc_fanout.runs.passbook import NOTE
 from langgraph_hpc_fanout.testing.fleet import Fault
 
 SOLUBLE = Prompt("Is {smiles} soluble?", max_tokens=16)
@@ -80,7 +86,7 @@ def test_a_spent_budget_is_failures_and_a_larger_one_goes_on(fake_fleet, pool_ov
 
 
 @pytest.mark.parametrize(
-    ("requests", "failures"), [(100, {}), (90, {"budget": 10}), (50, {"budget": 50})]
+    ("requests", "failures"), [(101, {}), (90, {"budget": 11}), (51, {"budget": 50})]
 )
 def test_a_run_that_goes_on_has_what_it_left_of_its_budget(
     fake_fleet, pool_over, tmp_path, requests, failures
@@ -99,10 +105,82 @@ def test_a_run_that_goes_on_has_what_it_left_of_its_budget(
     assert fleet.record().served == 51
     report = goes_on(saver, requests).invoke(None, CONFIG)["report"]
     assert report["failures"] == failures
-    assert fleet.record().served == 1 + requests
+    assert fleet.record().served == requests  # what was refused included
     # What was spent by a run is not spent by the next one, which asks only what is missing.
     again = goes_on(InMemorySaver(), 50).invoke({"molecules": molecules(100)}, CONFIG)
     assert again["report"]["ok"] == 100
+
+
+def test_a_budget_holds_over_a_run_that_is_gone_on_with(fake_fleet, pool_over, tmp_path):
+    """It aborts twice, and has the rest of its budget each time; a new run has one of its own."""
+    refused = [Fault("http_401", contains=f"C{number} ", times=1) for number in (20, 40)]
+    fleet = fake_fleet(faults=refused)
+    lane = OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=1))
+    fan_out = {"journal": Journal(tmp_path / "run"), "budget": Budget(requests=60)}
+    graph = build(pool_over(lane), task=SOLUBLE, checkpointer=InMemorySaver(), **fan_out)
+    with pytest.raises(FanOutError, match="answered 401"):
+        graph.invoke({"molecules": molecules(100)}, CONFIG)
+    with pytest.raises(FanOutError, match="answered 401"):
+        graph.invoke(None, CONFIG)
+    state = graph.invoke(None, CONFIG)
+    assert fleet.record().arrived == 60
+    assert state["report"]["failures"] == {"budget": 42}  # two requests were refused
+    message = state["failures"][0]["error"]["message"]
+    assert "budget of 60 requests is spent: 60 used, and one more" in message
+    again = graph.invoke({"molecules": molecules(100)}, CONFIG)
+    assert right_answers(again["predictions"], molecules(100))
+    assert fleet.record().arrived == 60 + 42
+
+
+def test_progress_tells_what_each_invocation_has_cost(fake_fleet, pool_over, tmp_path):
+    fleet = fake_fleet(faults=(Fault("http_401", contains="C20 ", times=1),))
+    lane = OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=1), price=PRICE)
+    fan_out = {"journal": Journal(tmp_path / "run"), "budget": Budget(requests=100)}
+    graph = build(pool_over(lane), task=SOLUBLE, checkpointer=InMemorySaver(), **fan_out)
+    with pytest.raises(FanOutError):
+        graph.invoke({"molecules": molecules(50)}, CONFIG)
+    events = list(graph.stream(None, CONFIG, stream_mode="custom"))
+    cost = events[-1]["cost"]
+    assert cost["requests"] == 30
+    assert cost["usd"] == pytest.approx(dollars(events[-1]["tokens"]))
+    assert cost["projected"]["usd"] == pytest.approx(cost["usd"])
+    assert graph.get_state(CONFIG).values["report"]["usd"] > cost["usd"]
+
+
+PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from graphs import build, molecules
+from mortal import CONFIG, invoke
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph_hpc_fanout import Budget, Journal, Limits, OpenAIEndpoint, Pool, Prompt
+
+pool = Pool(OpenAIEndpoint(sys.argv[2], limits=Limits(concurrency=1)))
+task = Prompt("Is {smiles} soluble?", max_tokens=16)
+fan_out = {"journal": Journal(sys.argv[3]), "budget": Budget(requests=60), "task": task}
+with SqliteSaver.from_conn_string(sys.argv[4]) as saver:
+    graph = build(pool, checkpointer=saver, **fan_out)
+    print(invoke(graph, molecules(100), CONFIG)["report"]["failures"])
+"""
+
+
+def test_a_budget_holds_over_a_process_that_is_killed(fake_fleet, tmp_path):
+    """When it is killed, what it has used is in the journal: it has waited for an answer since."""
+    fleet = fake_fleet(faults=(Fault("hang", contains="C30 ", times=1),))
+    paths = [Path(__file__).parent, fleet.urls[0], tmp_path / "run", tmp_path / "state.db"]
+    command = [sys.executable, "-c", PROGRAM, *map(str, paths)]
+
+    def has_noted_all():
+        log = Log(tmp_path / "run")
+        log.refresh()
+        return any(note["used"]["requests"] == 31 for note in log.notes(NOTE))
+
+    with subprocess.Popen(command) as program:
+        fleet.wait(lambda record: record.arrived == 31 and has_noted_all(), timeout=60)
+        program.kill()
+    told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert told.stdout == "{'budget': 41}\n"
+    assert fleet.record().arrived == 60
 
 
 def test_two_runs_share_the_budget_of_their_pool(fake_fleet):

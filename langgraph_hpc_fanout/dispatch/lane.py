@@ -17,7 +17,7 @@ from langgraph_hpc_fanout.dispatch.retry import ACTIONS, actions_at
 from langgraph_hpc_fanout.dispatch.sharing import share
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint, Health
 from langgraph_hpc_fanout.endpoints.tags import tags_of
-from langgraph_hpc_fanout.records import Failure, Reply
+from langgraph_hpc_fanout.records import Failure, Reply, Work
 
 if TYPE_CHECKING:
     from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
@@ -457,13 +457,20 @@ def _makes_sense(reply: Reply) -> bool:
     """Whether it says one thing, of types that can be reckoned with; it may be a user's."""
     failure: Any
     usage: Any
-    failure, usage = reply.failure, reply.usage
+    work: Any
+    failure, usage, work = reply.failure, reply.usage, reply.work
     if (failure is None) == (reply.body is None):
         return False
     if failure is not None and failure.kind not in ACTIONS:
         return False
     if usage is not None and not (
         isinstance(usage.prompt_tokens, int) and isinstance(usage.completion_tokens, int)
+    ):
+        return False
+    if work is not None and not (
+        isinstance(work, Work)
+        and isinstance(work.seconds, int | float)
+        and isinstance(work.requests, int)
     ):
         return False
     return isinstance(reply.tries, int) and all(

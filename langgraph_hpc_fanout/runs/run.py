@@ -24,11 +24,11 @@ from langgraph_hpc_fanout.runs.asking import Asking, words_of
 from langgraph_hpc_fanout.runs.calling import Calling
 from langgraph_hpc_fanout.runs.interrupt import INTERRUPTED, InterruptWatch
 from langgraph_hpc_fanout.runs.keeper import Keeper, Known
+from langgraph_hpc_fanout.runs.passbook import Passbook
 from langgraph_hpc_fanout.runs.plan import Plan
 from langgraph_hpc_fanout.runs.reading import Place, Reader
 from langgraph_hpc_fanout.runs.recovery import Recovery
 from langgraph_hpc_fanout.runs.shard import Shard
-from langgraph_hpc_fanout.runs.spent import spent_by
 from langgraph_hpc_fanout.runs.work import Work
 from langgraph_hpc_fanout.tasks.keys import item_key
 from langgraph_hpc_fanout.tasks.runnable import RunnableTask
@@ -53,7 +53,8 @@ class Run:
         run_id: Its id.
         plan: What to do with each item.
         shared: Fields for all items.
-        about: What a journal is to say of its items.
+        about: What a journal is to say of its items; empty for a run that goes on, of which it
+            has said it.
         purse: What pays for it; by default it has the plan's budget for itself.
     """
 
@@ -86,6 +87,7 @@ class Run:
         self._reporter = Reporter(self._progress, self._in_flight)
         self._ticker: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._goes_on = not about
         about = {**plan.describe(), **about}
         self.keeper = Keeper(run_id, plan.name, plan.scope, plan.journal, about, self)
         self.recovery: Recovery | None = None
@@ -93,6 +95,7 @@ class Run:
         self._answers = Answers(run_id, self.keeper)
         self.purse = Purse(plan.budget) if purse is None else purse
         self._progress.purse = self.purse
+        self._passbook = Passbook(run_id)
 
     def __repr__(self) -> str:
         return f"Run({self.plan.name!r}, {self.id}, {len(self.shards)} shards)"
@@ -242,10 +245,10 @@ class Run:
         logger.log(level, "%s ended with %d of %d items done: %s", self.plan.name, done, total, why)
         self._end(error)
 
-    def guard(self, function: Callable[..., Any], *args: Any) -> Any:
+    def guard(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Call something of ours; a bug ends the run loudly instead of hanging it."""
         try:
-            return function(*args)
+            return function(*args, **options)
         except JournalError as error:
             self.fail(str(error))
         except Exception as error:
@@ -270,7 +273,7 @@ class Run:
             if self._is_over():
                 return
             await self.keeper.open()
-            await self._count_what_was_spent()
+            await self._take_over_the_past()
             if self._is_over():
                 await self.keeper.close()
                 return
@@ -289,11 +292,11 @@ class Run:
             logger.exception("The fan-out %s could not start", self.plan.name)
             self.fail(f"The fan-out {self.plan.name} could not start: {error!r}")
 
-    async def _count_what_was_spent(self) -> None:
+    async def _take_over_the_past(self) -> None:
         """A run that goes on after an interruption has what it left of its budget."""
-        if self.plan.budget is not None and self.keeper.log is not None:
-            spent = await asyncio.to_thread(spent_by, self.keeper.log, self.id)
-            self.purse = self._progress.purse = self.purse.next(spent)
+        if self._goes_on and self.keeper.log is not None:
+            past = await asyncio.to_thread(self._passbook.past, self.keeper.log)
+            self.purse = self._progress.purse = Purse(self.plan.budget, past=past)
 
     def _is_over(self) -> bool:
         # A call, because type checkers take an attribute to stay as it was before an await.
@@ -465,6 +468,7 @@ class Run:
         if self._started:
             garbage.restore()
         self._leave()
+        self.guard(self._note_used, last=True)
         if self._deadline is not None:
             self._deadline.cancel()
         if self._ticker is not None:
@@ -474,6 +478,12 @@ class Run:
         self.when_closed(self)
 
     # -- from time to time ----------------------------------------------------------------
+
+    def _note_used(self, *, last: bool = False) -> None:
+        """Have the journal know what was used of the budget; a temporary one need not."""
+        if self.plan.journal is not None and self.keeper.log is not None:
+            now = asyncio.get_running_loop().time()
+            self._passbook.note(self.keeper.log, self.purse, now, last=last)
 
     def _in_flight(self) -> int:
         return sum(work.in_flight for work in self._works)
@@ -492,6 +502,7 @@ class Run:
             flushed += _EVENT_SECONDS
             if flushed >= _FLUSH_SECONDS:
                 flushed = 0.0
+                self.guard(self._note_used)
                 self.keeper.flush_soon()
             if self._stalled is not None and not self._in_flight():
                 self.end_early(self._stalled, logging.ERROR, is_kept=False)

@@ -13,7 +13,7 @@ from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.endpoints.price import Price
-from langgraph_hpc_fanout.records import Failure, Reply, Request, Usage
+from langgraph_hpc_fanout.records import Failure, Reply, Request, Usage, Work
 
 CHEAP, DEAR = Price(input=1, output=1), Price(input=10, output=10)
 RESERVED = 281
@@ -121,6 +121,9 @@ def replies(**odd):
     [
         replies(tries=None),
         replies(seconds="1"),
+        replies(work=1.0),
+        replies(work=Work("1", 1)),
+        replies(work=Work(1.0, None)),
         replies(usage=Usage(None, 1)),
         replies(body=None, failure=Failure("transient", "x"), retry_after="5"),
     ],

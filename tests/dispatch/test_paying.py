@@ -16,9 +16,10 @@ from langgraph_hpc_fanout.dispatch.costs.budget import Budget, Purse
 from langgraph_hpc_fanout.dispatch.costs.charges import NO_CHARGE
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.retry import Retry
+from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.price import Price
 from langgraph_hpc_fanout.endpoints.protocol import Bundling
-from langgraph_hpc_fanout.records import Reply, Usage
+from langgraph_hpc_fanout.records import Reply, Usage, Work
 from langgraph_hpc_fanout.testing.virtual_time import run
 
 # A request of Items has a body of 15 bytes and 10 tokens to write: 281 tokens are reserved for it.
@@ -176,10 +177,10 @@ async def test_node_hours_are_shared_by_those_in_flight():
 @pytest.mark.parametrize(
     ("tells", "hours"),
     [
-        ({"seconds": 6.0}, 4 * 6.0 / 3600),
-        ({"seconds": 6.0, "tries": 2}, 1_000.0 / 3600),
-        ({"seconds": None}, 1_000.0 / 3600),
-        ({"seconds": 900.0}, 1_000.0 / 3600),
+        ({"work": Work(6.0, 4)}, 6.0 / 3600),
+        ({"work": Work(6.0, 4), "seconds": 1.0, "tries": 2}, 6.0 / 3600),
+        ({"work": Work(1e9, 4)}, 1_000.0 / 3600),
+        ({"seconds": 6.0}, 1_000.0 / 3600),
     ],
     ids=str,
 )
@@ -192,6 +193,19 @@ async def test_time_in_a_batch_schedulers_queue_is_no_node_time(tells, hours):
     _, purse = await ask(4, a, budget=Budget(node_hours=100.0))
     assert len(a.bundles) == 1
     assert purse.spent.node_hours == pytest.approx(hours, rel=1e-3)
+
+
+@pytest.mark.parametrize("wait", [0.0, 3600.0])
+@in_virtual_time
+async def test_bundles_that_wait_for_each_other_are_charged_all_the_time_of_their_worker(wait):
+    """Ten bundles leave at once, and when there is a node, it works on each for 100 seconds."""
+    a = priced("a", Price(nodes=1), latency=lambda call: wait + 100.0 * (1 + call.bundle))
+    a.script = lambda call: Reply(0, body=BODY, usage=Usage(0, 10), work=works[call.bundle])
+    works = [Work(100.0, 2) for _ in range(10)]
+    a.limits = Limits(concurrency=20)
+    a.bundling = Bundling(max_items=2, min_items=2, queues=True)
+    _, purse = await ask(20, a, budget=Budget(node_hours=100.0))
+    assert purse.spent.node_hours == pytest.approx(1_000.0 / 3600, rel=1e-3)
 
 
 @in_virtual_time

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from langgraph_hpc_fanout.dispatch.costs.budget import reserve_in
 from langgraph_hpc_fanout.dispatch.costs.charges import NO_CHARGE, Charge, charge_of, cost_of
-from langgraph_hpc_fanout.dispatch.costs.node_time import NodeTime
+from langgraph_hpc_fanout.dispatch.costs.node_time import NodeTime, WorkTime
 from langgraph_hpc_fanout.endpoints.price import price_of
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint
 from langgraph_hpc_fanout.records import Reply
@@ -24,13 +23,14 @@ class Account:
         endpoint: Whose price it is.
     """
 
-    __slots__ = ("_endpoint", "_node_time", "price")
+    __slots__ = ("_endpoint", "_node_time", "_work_time", "price")
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.price = price_of(endpoint)
         self._endpoint = endpoint
         has_nodes = self.price is not None and self.price.nodes is not None
         self._node_time = NodeTime() if has_nodes else None
+        self._work_time = WorkTime()
 
     def check(self, job: Job) -> None:
         """See that a job's budgets can be kept here.
@@ -79,8 +79,8 @@ class Account:
         seconds = 0.0
         if self._node_time is not None and ticket.mark is not None:
             seconds = self._node_time.end(ticket.mark, now)
-            if self._endpoint.bundling.queues:
-                seconds = min(seconds, _seconds_of_work(reply))
+            if reply.work is not None:  # it may have waited where it had no nodes
+                seconds = self._work_time.share(reply.work, ticket.sent, now)
         cost = cost_of(reserved, reply, self.price, seconds)
         for purse in job.purses:
             purse.settle(reserved, cost)
@@ -93,13 +93,3 @@ class Account:
             for purse in job.purses:
                 purse.settle(ticket.reserved, NO_CHARGE)
             ticket.reserved = None
-
-
-def _seconds_of_work(reply: Reply) -> float:
-    """Most seconds that an attempt can have had nodes, where it may have waited in a queue.
-
-    Only an answer of the first try on the node tells: its seconds are those of its last try.
-    """
-    if reply.failure is not None or reply.tries != 1 or reply.seconds is None:
-        return math.inf
-    return max(0.0, reply.seconds)

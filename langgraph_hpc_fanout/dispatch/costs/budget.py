@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from operator import attrgetter
 from typing import Any
@@ -79,6 +79,30 @@ class Budget:
         return "at most " + ", ".join(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was used of a budget before, by an earlier part of what it is for.
+
+    Attributes:
+        charge: What attempts have cost.
+        seconds: Seconds since the first of them was sent.
+    """
+
+    charge: Charge = NO_CHARGE
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The past as plain data: `{"seconds"}` and the fields of the charge."""
+        return {**asdict(self.charge), "seconds": self.seconds}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Past:
+        """The past that `to_dict` wrote."""
+        amounts = dict(data)
+        seconds = amounts.pop("seconds")
+        return cls(Charge(**amounts), seconds)
+
+
 class Purse:
     """What is left of a budget while requests are in flight.
 
@@ -91,7 +115,7 @@ class Purse:
     Args:
         budget: What may be used; None for a purse that only counts.
         of: Whose it is, for messages.
-        before: What was spent of the budget already, which is not counted in `spent`.
+        past: What was used of the budget already, which is not counted in `spent`.
 
     Attributes:
         budget: As given.
@@ -100,13 +124,13 @@ class Purse:
     """
 
     __slots__ = (
-        "_before",
         "_end",
         "_held",
         "_limits",
         "_money",
         "_node_time",
         "_of",
+        "_past",
         "_requests",
         "_spent",
         "_tokens",
@@ -115,14 +139,14 @@ class Purse:
         "unconfirmed",
     )
 
-    def __init__(self, budget: Budget | None, of: str = "run", before: Charge = NO_CHARGE) -> None:
+    def __init__(self, budget: Budget | None, of: str = "run", past: Past = Past()) -> None:
         self.budget = budget
         self.exceeded = 0
         self.unconfirmed = NO_CHARGE
         self._of = of
-        self._before = before
+        self._past = past
         self._limits = () if budget is None else _limits(budget)
-        most = {limit.of: limit.most - limit.of(before) for limit in self._limits}
+        most = {limit.of: limit.most - limit.of(past.charge) for limit in self._limits}
         self._tokens = most.get(_TOKENS, math.inf)
         self._requests = most.get(_REQUESTS, math.inf)
         self._money = most.get(_MONEY, math.inf)
@@ -130,6 +154,8 @@ class Purse:
         self._spent = _Sum()
         self._held = _Sum()
         self._end: float | None = None
+        if budget is not None and past.seconds >= (budget.seconds or math.inf):
+            self._end = -math.inf
 
     def __repr__(self) -> str:
         limits = "without limit" if self.budget is None else self.budget.describe()
@@ -137,8 +163,12 @@ class Purse:
 
     @property
     def spent(self) -> Charge:
-        """What settled attempts have cost."""
+        """What settled attempts have cost, without the past."""
         return self._spent.charge()
+
+    @property
+    def _all_spent(self) -> Charge:
+        return self._past.charge + self.spent
 
     @property
     def reserved(self) -> Charge:
@@ -147,18 +177,29 @@ class Purse:
 
     @property
     def is_unused(self) -> bool:
-        """Whether nothing was reserved or spent yet."""
-        return self.spent + self.reserved + self._before == NO_CHARGE
+        """Whether nothing was reserved or spent yet, nor before."""
+        return self._all_spent + self.reserved == NO_CHARGE
 
-    def next(self, besides: Charge = NO_CHARGE) -> Purse:
-        """A purse for what comes after this: it has what is left of the budget and of its time.
-
-        Args:
-            besides: What else was spent of the budget.
-        """
-        purse = Purse(self.budget, self._of, self._before + self.spent + besides)
+    def next(self) -> Purse:
+        """A purse for what comes after this: it has what is left of the budget and of its time."""
+        purse = Purse(self.budget, self._of, Past(self._all_spent, self._past.seconds))
         purse._end = self._end
         return purse
+
+    def used(self, now: float) -> Past:
+        """What was used of the budget until now, the past included; `now` in seconds.
+
+        What is in flight counts as it was reserved: if this is the last that is heard of the
+        purse, nobody will know what became of it.
+        """
+        return Past(self._all_spent + self.reserved, self._seconds(now))
+
+    def _seconds(self, now: float) -> float:
+        if self.budget is None or self.budget.seconds is None:
+            return self._past.seconds
+        if self._end is None or self._end == -math.inf:
+            return self._past.seconds  # nothing was sent since
+        return now - self._end + self.budget.seconds
 
     def fits(self, charge: Charge, now: float) -> bool:
         """Whether this could be reserved now; `now` in seconds."""
@@ -215,12 +256,12 @@ class Purse:
         """
         if self._end is not None and now >= self._end:
             return True
-        spent = self.spent + self._before
+        spent = self._all_spent
         return any(each.of(spent) + each.of(charge) > each.most for each in self._limits)
 
     def refusal(self, charge: Charge, now: float) -> str | None:
         """Why this does not fit now, in a sentence for a person; None when it does."""
-        spent, held = self.spent + self._before, self.reserved
+        spent, held = self._all_spent, self.reserved
         for limit in self._limits:
             used, waits, more = limit.of(spent), limit.of(held), limit.of(charge)
             if used + waits + more <= limit.most:
@@ -237,17 +278,16 @@ class Purse:
                 f" {more_words}; {_GO_ON}."
             )
         if self._end is not None and now >= self._end and self.budget and self.budget.seconds:
-            since = now - self._end + self.budget.seconds
             return (
-                f"The {self._of}'s budget of {_in_seconds(self.budget.seconds)} is spent: the first"
-                f" request was sent {since:,.1f} s ago; {_GO_ON}."
+                f"The {self._of}'s budget of {_in_seconds(self.budget.seconds)} is spent: it has"
+                f" been sending for {self._seconds(now):,.1f} s; {_GO_ON}."
             )
         return None
 
     def _begin(self, now: float) -> None:
         """The first request leaves: from now on the seconds count."""
         if self.budget is not None and self.budget.seconds is not None:
-            self._end = now + self.budget.seconds
+            self._end = now + self.budget.seconds - self._past.seconds
 
 
 def reserve_in(purses: Sequence[Purse], charge: Charge, now: float) -> bool:

@@ -117,7 +117,7 @@ def cost_of(reserved: Charge, reply: Reply, price: Price | None, node_seconds: f
         reserved: What `charge_of` said.
         reply: What came back.
         price: The endpoint's; None where nothing has a price.
-        node_seconds: The attempt's share of the endpoint's time, see `NodeTime`.
+        node_seconds: The attempt's share of the endpoint's time, see `node_time`.
     """
     usage, unconfirmed = reply.usage, reply.tries - 1
     read = written = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any, Literal, Protocol
 
@@ -13,7 +13,7 @@ import orjson
 from langgraph_hpc_fanout import __version__
 from langgraph_hpc_fanout.endpoints.chat import read_completion, usage_of
 from langgraph_hpc_fanout.endpoints.globus_compute.faults import ParcelError, Trouble
-from langgraph_hpc_fanout.records import Failure, Reply, Request, Usage
+from langgraph_hpc_fanout.records import Failure, Reply, Request, Usage, Work
 
 Ship = Literal["package", "source", "first"]
 
@@ -161,11 +161,12 @@ class Bundles:
         if not isinstance(told, list) or len(told) != len(requests):
             raise ParcelError(self._no_result(result))
         try:
+            seconds = float(result.get("seconds", 0))
+            work = Work(seconds, len(requests))
             replies = [
-                _reply(position, each, request, self._trouble.name, where)
+                replace(_reply(position, each, request, self._trouble.name, where), work=work)
                 for position, each, request in zip(positions, told, requests, strict=True)
             ]
-            seconds = float(result.get("seconds", 0))
         except (AttributeError, KeyError, TypeError, ValueError, IndexError):
             raise ParcelError(self._no_result(result)) from None
         size = sum(_weight(reply.body) for reply in replies if reply.body is not None)
@@ -233,7 +234,9 @@ class First:
         spent = body.pop("response_time", None)
         body.pop("throughput_tokens_per_second", None)
         took = float(spent) if isinstance(spent, int | float) else None
-        reply = Reply(positions[0], body=body, usage=usage_of(requests[0], body), seconds=took)
+        work = None if took is None else Work(took, 1)
+        usage = usage_of(requests[0], body)
+        reply = Reply(positions[0], body=body, usage=usage, seconds=took, work=work)
         return Delivery((reply,), self._trouble.where, took or seconds, len(text))
 
 

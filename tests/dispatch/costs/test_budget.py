@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from functools import reduce
 from operator import add
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import repeatable
 from scripted import in_virtual_time, now
 
-from langgraph_hpc_fanout.dispatch.costs.budget import Budget, Purse, reserve_in
+from langgraph_hpc_fanout.dispatch.costs.budget import Budget, Past, Purse, reserve_in
 from langgraph_hpc_fanout.dispatch.costs.charges import NO_CHARGE, Charge
 from langgraph_hpc_fanout.endpoints.price import NODE_HOUR, PICODOLLARS, Price
 
@@ -175,6 +177,64 @@ def test_what_was_spent_is_spent():
     assert purse.reserve(Charge(10), 0.0)
 
 
+@given(traffic(), st.integers(0, 40))
+@repeatable
+def test_a_budget_holds_over_what_follows_one_another(happens, cut):
+    """Of two purses of one budget, the second allows what the first would have allowed."""
+    given_budget, steps = happens
+    budget = replace(given_budget, seconds=None)  # which count while there is something to send
+    whole = purse = Purse(budget)
+    time, flying = 0.0, []
+    for number, (kind, charge, arg) in enumerate(steps):
+        if number == cut:
+            purse = Purse(budget, past=whole.used(time))
+            for bound in flying:  # nobody hears of it any more
+                whole.settle(bound, bound)
+            flying = []
+        if kind == "reserve":
+            time += arg
+            fits = whole.fits(charge, time)
+            assert purse.fits(charge, time) == fits
+            assert purse.is_spent(charge, time) == whole.is_spent(charge, time)
+            if purse.reserve(charge, time):
+                flying.append(charge)
+                if whole is not purse:
+                    assert whole.reserve(charge, time)
+        elif charge in flying:
+            flying.remove(charge)
+            purse.settle(charge, arg)
+            if whole is not purse:
+                whole.settle(charge, arg)
+
+
+def test_a_past_is_used_and_not_spent():
+    first = Purse(Budget(tokens=100, seconds=10))
+    assert first.reserve(Charge(60, 30, 1), 5.0)
+    first.settle(Charge(60, 30, 1), Charge(50, 0, 1))
+    assert first.reserve(Charge(20, 10, 1), 5.0)
+    past = first.used(9.0)  # the second is in flight, and counts as it was reserved
+    assert past == Past(Charge(70, 10, 2), 4.0)
+    assert Past.from_dict(orjson.loads(orjson.dumps(past.to_dict()))) == past
+    second = Purse(first.budget, "tree", past)
+    assert second.spent == NO_CHARGE
+    assert not second.is_unused
+    assert second.refusal(Charge(21), 1000.0) == (
+        "The tree's budget of 100 tokens is spent: 80 used, and one more call may use 21; run again"
+        " with a larger budget to go on."
+    )
+    assert second.reserve(Charge(20), 1000.0)
+    assert second.used(1003.0) == Past(Charge(90, 10, 2), 7.0)
+    assert not second.fits(NO_CHARGE, 1006.0)
+
+
+def test_no_time_is_left_of_a_past():
+    purse = Purse(Budget(seconds=10), past=Past(seconds=10.5))
+    assert not purse.fits(NO_CHARGE, 0.0)
+    assert purse.is_spent(NO_CHARGE, 0.0)
+    assert purse.used(7.0) == Past(seconds=10.5)
+    assert "it has been sending for 10.5 s" in purse.refusal(NO_CHARGE, 0.0)
+
+
 def test_a_purse_without_a_budget_counts():
     purse = Purse(None)
     assert purse.reserve(Charge(10**18, 0, 1, 10**30, 10**30), 1e9)
@@ -205,7 +265,7 @@ async def test_the_seconds_count_from_the_first_request():
     assert not purse.reserve(Charge(requests=1), now())
     assert purse.is_spent(Charge(requests=1), now())
     assert purse.refusal(Charge(requests=1), now()) == (
-        "The run's budget of 10 s is spent: the first request was sent 10.1 s ago; run again with a"
+        "The run's budget of 10 s is spent: it has been sending for 10.1 s; run again with a"
         " larger budget to go on."
     )
 

@@ -1,4 +1,4 @@
-"""NodeTime: shares that add up to the time in which there was work."""
+"""NodeTime and WorkTime: shares that add up to the time in which there was work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from properties import repeatable
 from scripted import in_virtual_time, now
 
-from langgraph_hpc_fanout.dispatch.costs.node_time import NodeTime
+from langgraph_hpc_fanout.dispatch.costs.node_time import NodeTime, WorkTime
+from langgraph_hpc_fanout.records import Work
 
 spans = st.lists(st.tuples(st.floats(0, 1000), st.floats(0, 600)), min_size=1, max_size=20)
 
@@ -62,3 +63,39 @@ async def test_requests_on_a_loop_share_its_time():
     await asyncio.gather(*(request(8.0) for _ in range(4)))
     await request(3.0)
     assert shares == pytest.approx([2.0, 2.0, 2.0, 2.0, 3.0], abs=1e-3)
+
+
+# -- as workers tell it -----------------------------------------------------------------------
+
+bundles = st.lists(
+    st.tuples(st.floats(0, 1000), st.floats(0, 600), st.integers(1, 9), st.floats(0, 5000)),
+    min_size=1,
+    max_size=20,
+)
+
+
+@repeatable
+@given(bundles)
+def test_shares_of_bundles_add_up_to_the_time_in_which_workers_worked(bundles):
+    """However long they waited before: their work began so many seconds after they were sent."""
+    clock, total = WorkTime(), 0.0
+    for start, length, requests, waited in sorted(bundles, key=lambda each: each[0] + each[1]):
+        work = Work(length, requests)
+        shares = [clock.share(work, start - waited, start + length) for _ in range(requests)]
+        assert len(set(shares)) == 1
+        assert -1e-9 <= sum(shares) <= length + 1e-9
+        total += sum(shares)
+    assert total == pytest.approx(busy([each[:2] for each in bundles]), abs=1e-6)
+
+
+def test_two_bundles_that_tell_the_same_are_two():
+    clock = WorkTime()
+    assert clock.share(Work(10.0, 1), 0.0, 10.0) == 10.0
+    assert clock.share(Work(10.0, 1), 0.0, 15.0) == 5.0
+
+
+@pytest.mark.parametrize(
+    ("work", "seconds"), [(Work(1e9, 1), 7.0), (Work(-1.0, 1), 0.0), (Work(4.0, 0), 4.0)], ids=str
+)
+def test_what_cannot_be_is_not_believed(work, seconds):
+    assert WorkTime().share(work, 3.0, 10.0) == seconds

@@ -14,7 +14,7 @@ from langgraph_hpc_fanout.endpoints.globus_compute.shipping import (
     size_of,
     source_of,
 )
-from langgraph_hpc_fanout.records import Request
+from langgraph_hpc_fanout.records import Request, Work
 
 TROUBLE = Trouble("globus", "The Globus Compute endpoint globus")
 NODE = Node(("http://127.0.0.1:8000/v1",), "KEY", True, 64, 3, 600.0, 3600.0)
@@ -86,6 +86,8 @@ def test_replies_keep_their_places():
     good, bad = delivery.replies
     assert (delivery.worker, delivery.seconds) == ("n1:7", 1.5)
     assert (good.position, good.seconds, good.tries) == (4, 0.5, 2)
+    assert [reply.work for reply in delivery.replies] == [Work(1.5, 2)] * 2
+    assert delivery.replies[0].work is delivery.replies[1].work
     assert good.usage.total_tokens == 4
     assert (bad.position, bad.failure.kind, bad.retry_after, bad.tries) == (7, "timeout", 2.0, 3)
     assert bad.failure.endpoint == "globus"
@@ -159,7 +161,7 @@ def test_firsts_contract():
     told = {**answer("no"), "response_time": 0.7, "throughput_tokens_per_second": 3.0}
     delivery = first.unpack(json.dumps(told, indent=4), (5,), (request(),), 2.0)
     (reply,) = delivery.replies
-    assert (reply.position, reply.seconds) == (5, 0.7)
+    assert (reply.position, reply.seconds, reply.work) == (5, 0.7, Work(0.7, 1))
     assert reply.body == answer("no")
 
 
