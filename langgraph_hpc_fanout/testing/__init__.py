@@ -1,7 +1,7 @@
 """For users, too: fake and small real servers, virtual time, the endpoint conformance suite.
 
-`FakeFleet`, `scripted`, `LocalLLM` and `GlobusStack` resolve when they are first used: they
-need packages of their extras.
+`FakeFleet`, `FirstFake`, `scripted`, `LocalLLM` and `GlobusStack` resolve when they are first
+used: they need packages of their extras.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langgraph_hpc_fanout.testing.first import FirstFake
     from langgraph_hpc_fanout.testing.fleet import FakeFleet, scripted
     from langgraph_hpc_fanout.testing.globus import GlobusStack
     from langgraph_hpc_fanout.testing.local_llm import LocalLLM
 
 _HOMES = {
     "FakeFleet": "fleet",
+    "FirstFake": "first",
     "GlobusStack": "globus",
     "LocalLLM": "local_llm",
     "scripted": "fleet",
 }
 
-__all__ = ["FakeFleet", "GlobusStack", "LocalLLM", "scripted"]
+__all__ = ["FakeFleet", "FirstFake", "GlobusStack", "LocalLLM", "scripted"]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,12 +30,14 @@ class HttpRequest:
         path: The path, without the query.
         authorization: Value of the header of that name, or empty.
         body: The body.
+        query: What stands behind the path's question mark.
     """
 
     method: str
     path: str
     authorization: str
     body: bytes
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +168,13 @@ class Connection(asyncio.Protocol):
         self._keep_alive = self._parser.should_keep_alive()
 
     def _received(self) -> None:
+        path, _, query = self._url.partition(b"?")
         request = HttpRequest(
             method=self._parser.get_method().decode("ascii"),
-            path=self._url.partition(b"?")[0].decode("latin-1"),
+            path=path.decode("latin-1"),
             authorization=self._authorization.decode("latin-1"),
             body=b"".join(self._body),
+            query=query.decode("latin-1"),
         )
         self._handler.received(self, request)
         self.requests += 1
