@@ -50,7 +50,7 @@ class Bundle:
 
 def bundle_of(lane: Lane, taken: list[tuple[Job, Ticket]]) -> Bundle | None:
     """A bundle of what was taken, if anything was, and is still wanted."""
-    if len(taken) > 1:  # a client may end its job when asked for more
+    if len(taken) > 1 or lane.is_bulk:  # a client may end its job when asked for more
         for job, ticket in taken:
             if not ticket.open:
                 lane.account.give_back(job, ticket)

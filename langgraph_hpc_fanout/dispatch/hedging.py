@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _SECONDS = 0.25
 """Least seconds between two looks for requests that are late."""
+_REST = 2e-5
+"""Seconds between two looks for each request that is looked at: a hundred times of what it takes."""
 _SOON = 1.0
 """Seconds until another look at a job of which something waits."""
 _DRAWS = 4
@@ -104,12 +106,14 @@ class Hedging:
             return math.inf
         if not job.is_drained:
             return _SOON
+        # Of a hundred thousand in a queue each look is long, so it is rarely taken.
+        rest = max(_SECONDS, _REST * len(job.in_flight))
         for ticket in list(job.in_flight):
             if (wait := ticket.sent + late - now) > 0:
                 return wait
             if ticket.twin is None and not self._hedge(job, ticket):
                 break
-        return _SECONDS
+        return rest
 
     def _hedge(self, job: Job, ticket: Ticket) -> bool:
         """Ask elsewhere for what a request asks, if that can be done; False if none could be."""
@@ -129,6 +133,8 @@ class Hedging:
         usual, avoid = self._estimates.pace(job.kind), {busy}
         for _ in range(_DRAWS):
             lane = self._idle.pick(job, avoid)
+            if lane is not None and lane.is_bulk:
+                return None  # there is no other
             pace = None if lane is None else lane.width.pace
             if lane is None or pace is None or usual is None or pace < _SLOW * usual:
                 return lane
