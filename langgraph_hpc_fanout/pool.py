@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import weakref
 from collections import Counter
@@ -19,10 +20,17 @@ from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
+from langgraph_hpc_fanout.endpoints.credentials import ApiKey
+from langgraph_hpc_fanout.endpoints.limits import Limits
+from langgraph_hpc_fanout.endpoints.models import Models
 from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
-from langgraph_hpc_fanout.endpoints.price import price_of
+from langgraph_hpc_fanout.endpoints.price import Price, price_of
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint
 from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags, tags_of
+from langgraph_hpc_fanout.instances.instance import Instance
+from langgraph_hpc_fanout.instances.listing import Change
+from langgraph_hpc_fanout.instances.sources import source_of
+from langgraph_hpc_fanout.instances.watch import Watch, Watched
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
 if TYPE_CHECKING:
@@ -44,7 +52,8 @@ class Pool:
     used again, and inherited by a forked process.
 
     Args:
-        endpoints: Endpoints, or URLs of OpenAI-compatible servers; one of them or several.
+        endpoints: Endpoints, or URLs of OpenAI-compatible servers; one of them or several. Those
+            that a launcher lists are what `from_instances` is for.
         policy: How endpoints and requests that fail are treated.
         budget: What all that use the pool together may use, until it is closed.
 
@@ -60,26 +69,108 @@ class Pool:
 
     def __init__(
         self,
-        endpoints: str | Endpoint | Iterable[str | Endpoint],
+        endpoints: str | Endpoint | Iterable[str | Endpoint] | Watched,
         *,
         policy: Policy = Policy(),
         budget: Budget | None = None,
     ) -> None:
-        if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
+        watched = endpoints if isinstance(endpoints, Watched) else None
+        if isinstance(endpoints, Watched):
+            endpoints = ()
+        elif isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
             endpoints = [endpoints]
-        self.endpoints: tuple[Endpoint, ...] = tuple(_endpoint(each) for each in endpoints)
-        if not self.endpoints:
+        given = tuple(_endpoint(each) for each in endpoints)
+        if not given and watched is None:
             raise ValueError("The pool is empty; give it at least one URL or endpoint.")
-        names = Counter(endpoint.name for endpoint in self.endpoints)
+        names = Counter(endpoint.name for endpoint in given)
         if twice := sorted(name for name, count in names.items() if count > 1):
             raise ValueError(f"The pool has several endpoints named {', '.join(twice)}.")
+        self.endpoints = given
         self._policy = policy
         self._budget = budget
         self._scheduler: Scheduler | None = None
         self._calls: dict[tuple[Any, ...], Calls] = {}
         self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._watched = watched
+        self._watch: Watch | None = None
+        self._is_told = False
+
+    @classmethod
+    def from_instances(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        models: Models | None = None,
+        api_key: ApiKey | None = None,
+        limits: Limits = Limits(),
+        tags: Tags = (),
+        price: Price | None = None,
+        policy: Policy = Policy(),
+        budget: Budget | None = None,
+        wait: float = 600.0,
+        every: float = 3.0,
+    ) -> Self:
+        """A pool of the servers that a launcher lists, as they come and go.
+
+        The list is read when the pool is first used, and looked at again while it is in use:
+        instances that appear join, those that vanish from it get nothing more and leave when
+        what they have is done. A list that is empty or away for a moment changes nothing.
+
+        Args:
+            source: Path of a file with `host:port` or a URL a line, and `key=value` after it,
+                which become tags; or the URL of a registry such as Aegis's,
+                `http://node1:8471`. Neither need be there yet.
+            models: What each instance serves; by default what its `/models` lists.
+            api_key: The token that all of them want, as for `OpenAIEndpoint`.
+            limits: What may be asked of each.
+            tags: Words that all of them carry, by which tasks require or forbid them.
+            price: What each costs.
+            policy: How instances and requests that fail are treated.
+            budget: What all that use the pool together may use, until it is closed.
+            wait: Seconds for which a run or a call waits while no instance answers.
+            every: Seconds between looks at the list.
+
+        Raises:
+            ValueError: If the source is no path and no URL, or a time is out of range.
+            TypeError: If the source is something else.
+
+        Example:
+            ```python
+            pool = Pool.from_instances("hosts.tsv", limits=Limits(concurrency=64))
+            ```
+        """
+        common = as_tags(tags, "Pool.from_instances(tags=...)")
+
+        def make(instance: Instance) -> Endpoint:
+            return OpenAIEndpoint(
+                instance.url,
+                name=instance.name,
+                models=models,
+                api_key=api_key,
+                limits=limits,
+                tags=common | instance.tags,
+                price=price,
+            )
+
+        watched = Watched(source_of(source), make, every, wait)
+        return cls(watched, policy=policy, budget=budget)
+
+    @classmethod
+    def from_aegis(
+        cls, source: str | os.PathLike[str] = "aegis_endpoints.txt", **settings: Any
+    ) -> Self:
+        """A pool of the vLLM instances that Aegis started: `from_instances` of its file.
+
+        Args:
+            source: The file that `aegis launch` writes, or the URL of its registry, which it
+                writes to `aegis_registry_url.txt`.
+            settings: What `from_instances` takes.
+        """
+        return cls.from_instances(source, **settings)
 
     def __repr__(self) -> str:
+        if self._watched is not None:
+            return f"Pool({len(self.endpoints)} instances of {self._watched.source.name})"
         return f"Pool([{', '.join(endpoint.name for endpoint in self.endpoints)}])"
 
     def __copy__(self) -> Self:
@@ -178,15 +269,29 @@ class Pool:
         if not dispatch.is_current_thread:
             asking = self.ask(request, retry, require=require, forbid=forbid)
             return await asyncio.wrap_future(dispatch.submit(asking))
-        scheduler = self.scheduler()
         try:
-            model = await scheduler.resolve(request.model, require, forbid)
+            scheduler, model = await self.resolve(request.model, require, forbid)
         except NoEndpointError as error:
             return Reply(0, failure=Failure(error.kind, str(error)))
         way = (model, retry, require, forbid)
         if (calls := self._calls.get(way)) is None:
             calls = self._calls[way] = Calls(scheduler, *way)
         return await calls.ask(replace(request, model=model))
+
+    async def resolve(
+        self, model: str | None, require: frozenset[str], forbid: frozenset[str]
+    ) -> tuple[Scheduler, str]:
+        """The scheduler on the running loop, and the logical model to ask it for.
+
+        A pool of listed instances waits for the first that answers.
+
+        Raises:
+            NoEndpointError: If nobody can be asked, or no model is meant.
+        """
+        scheduler = self.scheduler()
+        if self._watch is not None:
+            return scheduler, await self._watch.resolve(model, require, forbid)
+        return scheduler, await scheduler.resolve(model, require, forbid)
 
     def close(self) -> None:
         """End what is running and close all connections; the next use opens them again."""
@@ -199,15 +304,18 @@ class Pool:
         if self._scheduler is None or self._scheduler.loop is not loop:
             if self._finalizer is not None:
                 self._finalizer.detach()
-            _allow_connections(sum(map(_connections, self.endpoints)))
+            self._allow(self.endpoints)
             self._scheduler = scheduler = Scheduler(
                 self.endpoints, policy=self._policy, budget=self._budget
             )
             self._calls = {}
+            self._watch = watch = self._watch_of(scheduler)
             dispatch = dispatch_loop()
             if dispatch.loop is loop:
                 dispatch.at_exit(scheduler.close)
-                self._finalizer = weakref.finalize(self, _abandon, scheduler)
+                if watch is not None:
+                    dispatch.at_exit(watch.close)
+                self._finalizer = weakref.finalize(self, _abandon, scheduler, watch)
                 self._finalizer.atexit = False
         return self._scheduler
 
@@ -218,7 +326,7 @@ class Pool:
         tags_of(endpoint)
         price_of(endpoint)
         if self._scheduler is not None and self._scheduler.loop is asyncio.get_running_loop():
-            _allow_connections(sum(map(_connections, (*self.endpoints, endpoint))))
+            self._allow((*self.endpoints, endpoint))
             self._scheduler.join(endpoint)
         self.endpoints = (*self.endpoints, endpoint)
 
@@ -232,8 +340,58 @@ class Pool:
             for lane in [each for each in self._scheduler.lanes if each.name == name]:
                 self._scheduler.leave(lane)
 
+    def _watch_of(self, scheduler: Scheduler) -> Watch | None:
+        if self._watched is None:
+            return None
+        follow = weakref.WeakMethod(self._follow)  # a pool that nobody holds is to be closed
+
+        def change(change: Change) -> None:
+            if (call := follow()) is not None:
+                call(scheduler, change)
+
+        return Watch(self._watched, scheduler, change)
+
+    def _follow(self, scheduler: Scheduler, change: Change) -> None:
+        """Let listed instances leave and join, on the loop; all at once, for they may be many."""
+        assert self._watched is not None  # noqa: S101 - there is a watch
+        left = set(change.left)
+        leaving = [lane for lane in scheduler.lanes if lane.name in left]
+        self.endpoints = tuple(each for each in self.endpoints if each.name not in left)
+        names = {each.name for each in self.endpoints}
+        joined = []
+        for instance in change.joined:
+            if instance.name in names:
+                continue  # it was added by hand
+            endpoint = self._watched.make(instance)
+            try:
+                scheduler.join(endpoint)
+            except ValueError as error:
+                logger.error("%s cannot join: %s", instance.name, error)  # noqa: TRY400
+                continue
+            joined.append(endpoint)
+        self._allow((*self.endpoints, *joined))
+        self.endpoints = (*self.endpoints, *joined)
+        if leaving:
+            scheduler.leave_all(leaving)
+
+    def _allow(self, endpoints: Iterable[Endpoint]) -> None:
+        """Allow for the connections of so many endpoints; that they are too many is told once."""
+        wanted = sum(map(_connections, endpoints))
+        if (allowed := _allow_connections(wanted)) is not None and not self._is_told:
+            self._is_told = True
+            logger.warning(
+                "The pool's limits add up to %d requests at once, but this process may open only "
+                "%d files; raise the hard limit (ulimit -Hn) or lower Limits(concurrency=...).",
+                wanted,
+                allowed,
+            )
+
     async def _close(self) -> None:
         scheduler, self._scheduler = self._scheduler, None
+        watch, self._watch = self._watch, None
+        if watch is not None and watch.loop is asyncio.get_running_loop():
+            dispatch_loop().forget(watch.close)
+            await watch.close()
         if self._finalizer is not None:
             self._finalizer.detach()
         if scheduler is not None and scheduler.loop is asyncio.get_running_loop():
@@ -260,26 +418,27 @@ def _connections(endpoint: Endpoint) -> int:
     return _CONNECTIONS if limit is None else limit
 
 
-def _allow_connections(wanted: int) -> None:
-    """Raise the soft limit of open files, often 1,024, to what the pool's limits may need."""
+def _allow_connections(wanted: int) -> int | None:
+    """Raise the soft limit of open files, often 1,024, to what the pool's limits may need.
+
+    Returns:
+        How many may be open, if that is too few.
+    """
     needed = wanted + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
+        return None
     allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < needed:
-        logger.warning(
-            "The pool's limits add up to %d requests at once, but this process may open only %d "
-            "files; raise the hard limit (ulimit -Hn) or lower Limits(concurrency=...).",
-            wanted,
-            allowed,
-        )
+    return allowed if allowed < needed else None
 
 
-def _abandon(scheduler: Scheduler) -> None:
+def _abandon(scheduler: Scheduler, watch: Watch | None) -> None:
     """Close the connections of a pool that was garbage collected."""
     dispatch = dispatch_loop()
     if dispatch.loop is scheduler.loop:
         dispatch.forget(scheduler.close)
+        if watch is not None:
+            dispatch.forget(watch.close)
+            dispatch.submit(watch.close())
         dispatch.submit(scheduler.close())

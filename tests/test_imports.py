@@ -81,6 +81,8 @@ LIGHT = {
     f"{PACKAGE}.endpoints": GRAPHS,
     f"{PACKAGE}.endpoints.openai": GRAPHS,
     f"{PACKAGE}.dispatch": GRAPHS,
+    f"{PACKAGE}.tokens": {*GRAPHS, "aiohttp", "globus_sdk", "requests"},
+    f"{PACKAGE}.cli.app": {*GRAPHS, "aiohttp", "globus_sdk", "pydantic", "requests"},
     f"{PACKAGE}.remote": {*GRAPHS, "openai"},
     f"{PACKAGE}.journal": {*GRAPHS, "aiohttp"},
 }

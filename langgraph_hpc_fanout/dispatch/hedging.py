@@ -23,7 +23,12 @@ _SOON = 1.0
 _DRAWS = 4
 """Lanes that are looked at for a quick one."""
 _SLOW = 1.5
-"""Pace of a lane, over the usual one, with which it is no help to a request that is late."""
+"""Pace of a lane, over the usual one, with which it is slow."""
+_PATIENCE_IF_SLOW = 0.0
+_PATIENCE_IF_WELL = 2.0
+"""When a request is late, over the time that 95 % of its kind take. In a lane that is known to be
+slow it need not be waited for; in one that is known to be well it is most likely a long one, which
+takes as long anywhere, unless the lane has just frozen."""
 
 
 class HedgeBudget:
@@ -105,21 +110,33 @@ class Hedging:
         if not job.in_flight or (late := self._estimates.slow_after(job.kind)) is None:
             return math.inf
         if not job.is_drained:
+            job.late_after = None
             return _SOON
-        # Of a hundred thousand in a queue each look is long, so it is rarely taken.
+        if job.late_after is None:
+            job.late_after = late  # the answers to come are the long ones'
+        usual = self._estimates.pace(job.kind)
+        overdue: list[tuple[float, Ticket]] = []
+        wait = math.inf
+        for ticket in job.in_flight:
+            if ticket.twin is not None or (lane := _lane_of(ticket)) is None:
+                continue
+            patience = _patience(lane, usual)
+            left = ticket.sent + patience * job.late_after - now
+            if left <= 0:
+                overdue.append((patience, ticket))
+            else:
+                wait = min(wait, left)
+        overdue.sort(key=_by_patience)
+        # Of a hundred thousand in a queue a look takes long, so it is taken rarely.
         rest = max(_SECONDS, _REST * len(job.in_flight))
-        for ticket in list(job.in_flight):
-            if (wait := ticket.sent + late - now) > 0:
-                return wait
-            if ticket.twin is None and not self._hedge(job, ticket):
-                break
-        return rest
+        if not all(self._hedge(job, ticket) for _, ticket in overdue):
+            return rest
+        return rest if wait == math.inf and rest > _SECONDS else max(wait, rest)
 
     def _hedge(self, job: Job, ticket: Ticket) -> bool:
-        """Ask elsewhere for what a request asks, if that can be done; False if none could be."""
-        lane = None if ticket.bundle is None else ticket.bundle.lane
-        if lane is None or lane.endpoint.bundling.queues:
-            return True  # it has waited in a queue, which says nothing
+        """Ask elsewhere for what a request asks; False if that cannot be done, of no request."""
+        lane = _lane_of(ticket)
+        assert lane is not None  # noqa: S101 - narrows the type
         quick = self._quick_lane(job, lane)
         tokens = self._estimates.tokens(job.kind, ticket.request)
         if quick is None or not self._budget.take(tokens):
@@ -129,14 +146,35 @@ class Hedging:
         return True
 
     def _quick_lane(self, job: Job, busy: Lane) -> Lane | None:
-        """A lane with room that is not known to be slow, and is not this."""
-        usual, avoid = self._estimates.pace(job.kind), {busy}
+        """A lane with room that is not known to be slow, and is not this; known ones first."""
+        usual, avoid, unknown = self._estimates.pace(job.kind), {busy}, None
         for _ in range(_DRAWS):
-            lane = self._idle.pick(job, avoid)
-            if lane is not None and lane.is_bulk:
-                return None  # there is no other
-            pace = None if lane is None else lane.width.pace
-            if lane is None or pace is None or usual is None or pace < _SLOW * usual:
+            if (lane := self._idle.pick(job, avoid)) is None or lane.is_bulk:
+                break
+            if lane.width.pace is None:
+                unknown = unknown or lane
+            elif not _is_slow(lane, usual):
                 return lane
             avoid.add(lane)
-        return None
+        return unknown
+
+
+def _lane_of(ticket: Ticket) -> Lane | None:
+    """Where a request is worked on; None where it may be waiting, which says nothing."""
+    lane = None if ticket.bundle is None else ticket.bundle.lane
+    return None if lane is None or lane.endpoint.bundling.queues else lane
+
+
+def _patience(lane: Lane, usual: float | None) -> float:
+    if lane.width.pace is None:
+        return 1.0
+    return _PATIENCE_IF_SLOW if _is_slow(lane, usual) else _PATIENCE_IF_WELL
+
+
+def _is_slow(lane: Lane, usual: float | None) -> bool:
+    pace = lane.width.pace
+    return pace is not None and usual is not None and pace >= _SLOW * usual
+
+
+def _by_patience(late: tuple[float, Ticket]) -> float:
+    return late[0]

@@ -16,9 +16,9 @@ class Policy:
             they answer with faults only. With 1.0 a run waits while all of them do, and with
             less some are asked all the same.
         hedging: Tokens that may be spent on asking a second endpoint, as a share of those that
-            answers use. When a lane is idle and nothing waits, the oldest request that takes
-            longer than 95 % of its kind is asked there, too; the first answer counts, and the
-            other request is cancelled. 0 for never.
+            answers use. When a lane is idle and nothing waits, a request that is late is asked
+            there, too: what a slow lane has, or what takes longer than 95 % of its kind. The
+            first answer counts, and the other request is cancelled. 0 for never.
         absence: Seconds for which a run waits when no endpoint is left that it could ask, but one
             that has answered before may come back: after a restart, or with the next job of a batch
             scheduler. 0 to end at once.

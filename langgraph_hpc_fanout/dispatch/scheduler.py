@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from langgraph_hpc_fanout.dispatch.costs.budget import Budget
 from langgraph_hpc_fanout.dispatch.costs.cashier import Cashier
@@ -57,6 +57,7 @@ class Scheduler:
         self._policy = policy
         self.idle = IdleLanes(self._rng)
         self.cashier = Cashier(budget, self)
+        self.when_busy: Callable[[], object] | None = None  # called when a job comes
         self._jobs: list[Job] = []
         self._turns = 0.0
         self._timer: tuple[float, asyncio.Handle] | None = None
@@ -155,6 +156,8 @@ class Scheduler:
         self.cashier.open_account(job)
         if not job.open:
             return
+        if self.when_busy is not None:
+            self.when_busy()
         for lane in self.lanes:
             if job.admits(lane.tags):
                 lane.start()
@@ -210,8 +213,9 @@ class Scheduler:
         for job in wanted:
             lane.account.check(job)
         self.lanes.append(lane)
-        for job in self._jobs:
-            self.cashier.take_on(job)
+        if lane.account.price is not None:
+            for job in self._jobs:
+                self.cashier.take_on(job)
         if wanted or self._resolving:
             lane.start()
         self._changed.set()
@@ -223,13 +227,22 @@ class Scheduler:
         Returns:
             What ends when it is closed.
         """
-        self.lanes.remove(lane)
+        return self.leave_all([lane])[0]
+
+    def leave_all(self, lanes: Sequence[Lane]) -> list[asyncio.Task[None]]:
+        """Let many lanes leave at once, which costs no more than letting one."""
+        left = set(lanes)
+        self.lanes[:] = [lane for lane in self.lanes if lane not in left]
+        tasks = [self._drain(lane) for lane in lanes]
+        self.lane_changed()
+        return tasks
+
+    def _drain(self, lane: Lane) -> asyncio.Task[None]:
         self.idle.discard(lane)
         lane.drain()
         leaving = self.loop.create_task(lane.gone(), name=f"leaving {lane.name}")
         self._leaving[leaving] = lane
         leaving.add_done_callback(self._has_left)
-        self.lane_changed()
         return leaving
 
     def _has_left(self, leaving: asyncio.Task[None]) -> None:
@@ -355,7 +368,9 @@ class Scheduler:
         return "; ".join(served)
 
     def _check(self, job: Job) -> None:
-        if denied := _denied(lane for lane in self.lanes if job.admits(lane.tags)):
+        # Of thousands of lanes few have a failure, and this is asked each time that one changes.
+        failing = [lane for lane in self.lanes if lane.condition.failure is not None]
+        if denied := _denied(lane for lane in failing if job.admits(lane.tags)):
             self.abort(job, denied)
         elif self._leaving and job.in_flight:
             pass  # it is checked again when they are gone

@@ -10,7 +10,11 @@ import aiohttp
 from yarl import URL
 
 from langgraph_hpc_fanout.endpoints.chat import retry_after
-from langgraph_hpc_fanout.endpoints.credentials import CredentialError, Credentials
+from langgraph_hpc_fanout.endpoints.credentials import (
+    CredentialError,
+    Credentials,
+    TokenServiceError,
+)
 from langgraph_hpc_fanout.endpoints.proxies import proxy_for
 from langgraph_hpc_fanout.records import Failure, FailureKind
 
@@ -115,7 +119,7 @@ class HttpClient:
         kind: FailureKind = "transient"
         what = str(error) or type(error).__name__
         if isinstance(error, CredentialError):
-            kind = "auth"
+            kind = "transient" if isinstance(error, TokenServiceError) else "auth"
         elif isinstance(error, aiohttp.ClientConnectorCertificateError):
             kind = "permanent"
             what = (

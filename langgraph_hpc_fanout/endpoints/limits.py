@@ -17,6 +17,10 @@ _UNIT_SECONDS = {
 }
 _RATE = re.compile(r"\s*([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?)\s*/\s*([a-z]+)\s*", re.IGNORECASE)
 
+_SLOWEST = 1 / 86_400
+_FASTEST = 1e9
+"""Rates between which a limit makes sense, per second."""
+
 Window = Literal["rolling", "fixed"]
 """How a server counts against a rate: over any time of its length, or from edge to edge."""
 
@@ -25,7 +29,7 @@ def per_second(rate: str, what: str = "rate") -> float:
     """The rate `"10/s"`, `"600/min"` or `"36000/h"` in units per second.
 
     Raises:
-        ValueError: If the text is no such rate, or the rate is not positive.
+        ValueError: If the text is no such rate, or one that makes no sense.
     """
     match = _RATE.fullmatch(rate) if isinstance(rate, str) else None
     if match is None or match[2].lower() not in _UNIT_SECONDS:
@@ -33,8 +37,10 @@ def per_second(rate: str, what: str = "rate") -> float:
             f"Limits({what}={rate!r}) is no rate; write a number per s, min or h, such as '10/s'."
         )
     value = float(match[1]) / _UNIT_SECONDS[match[2].lower()]
-    if value <= 0:
-        raise ValueError(f"Limits({what}={rate!r}) would never let anything through.")
+    if value < _SLOWEST:
+        raise ValueError(f"Limits({what}={rate!r}) would let nothing through for over a day.")
+    if value > _FASTEST:
+        raise ValueError(f"Limits({what}={rate:.20}...) is no limit at all; leave it out.")
     return value
 
 

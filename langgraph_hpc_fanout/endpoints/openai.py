@@ -33,8 +33,8 @@ class OpenAIEndpoint:
         name: Name in logs, graphs and outcomes; by default host and port of the URL.
         models: What it serves: a mapping of logical names to the ids it knows, or ids that are
             their own logical names. By default what `/models` lists.
-        api_key: The token, the name of an environment variable that holds it, or a function,
-            sync or async, that returns it.
+        api_key: The token, the name of an environment variable that holds it, a source of tokens
+            (`langgraph_hpc_fanout.tokens`), or a function, sync or async, that returns it.
         limits: What may be asked of it.
         tags: Words by which tasks require or forbid it, such as `"on-site"`.
         price: What it costs; needed where a budget is in dollars or node-hours.
@@ -179,8 +179,7 @@ class OpenAIEndpoint:
     def _explain_auth(self, failure: Failure) -> Failure:
         message = (
             f"{failure.message} It was asked with {self._http.credentials.describe()}; "
-            "set api_key= of this endpoint to a valid token, to the name of the environment "
-            "variable that holds one, or to a function that returns one."
+            f"{self._http.credentials.remedy()}"
         )
         return self._http.failure("auth", message, failure.status)
 

@@ -73,6 +73,7 @@ class Asking:
         self._model: str | None = None
         self._scheduler: Scheduler | None = None
         self._job: Job | None = None
+        self._resolving: asyncio.Future[tuple[Scheduler, str]] | None = None
         self._in_words = False
         self._paused = False
 
@@ -84,14 +85,18 @@ class Asking:
     async def start(self) -> None:
         """Find out which model is meant, and let lanes pull."""
         assert self._plan.pool is not None  # noqa: S101 - FanOutNode asks for one
-        scheduler = self._plan.pool.scheduler()
+        resolving = self._resolving = asyncio.ensure_future(
+            self._plan.pool.resolve(self._task.model, self._plan.require, self._plan.forbid)
+        )
         try:
-            self._model = await scheduler.resolve(
-                self._task.model, self._plan.require, self._plan.forbid
-            )
+            scheduler, self._model = await resolving
         except NoEndpointError as error:
             self._run.fail(str(error))
             return
+        except asyncio.CancelledError:
+            if self._run.closed:
+                return  # it was stopped while it waited for endpoints
+            raise
         self._scheduler = scheduler
         self._job = Job(
             self,
@@ -138,6 +143,8 @@ class Asking:
 
     def stop(self) -> None:
         """Send nothing more, cancel what is in flight."""
+        if self._resolving is not None:
+            self._resolving.cancel()
         if self._scheduler is not None and self._job is not None:
             self._scheduler.remove(self._job)
 

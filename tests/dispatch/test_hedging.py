@@ -116,6 +116,37 @@ async def test_a_slow_endpoint_is_no_help():
 
 
 @in_virtual_time
+async def test_what_a_slow_endpoint_has_at_the_end_is_asked_elsewhere_at_once():
+    slow, quick = Scripted("slow", latency=10.0), Scripted("quick")
+    await ask(200, slow, quick)
+    twice = asked_twice(slow, quick)
+    assert twice
+    drained = max(call.at for call in quick.calls if call.key not in twice)
+    for key in twice:
+        (first,), (second,) = slow.calls_of(key), quick.calls_of(key)
+        assert first.cancelled
+        assert second.at < drained + 1.5, "95 % take up to ten seconds"
+
+
+@in_virtual_time
+async def test_what_is_only_long_is_left_where_it_is():
+    a = Scripted("a", latency=lambda call: 1.9 if call.number == 199 else 1.0)
+    b = Scripted("b", latency=1.0, concurrency=1)
+    await ask(250, a, b)
+    assert a.calls[199].end is not None
+    assert asked_twice(a, b) == set(), "1.9 s is late, but the endpoint is well"
+
+
+@in_virtual_time
+async def test_who_has_answered_before_is_asked_before_a_stranger():
+    a, well = pair(hangs=True)
+    strangers = [Scripted(f"stranger {n}", latency=1_000.0, concurrency=1) for n in range(3)]
+    items = await ask(100, a, well, *strangers)
+    assert items.answers[a.calls[30].key].lane == "b"
+    assert [len(each.calls) for each in strangers] == [1, 1, 1]
+
+
+@in_virtual_time
 async def test_what_waits_in_a_queue_is_not_late():
     queue = Scripted("queue", latency=200.0, bundling=Bundling(4, queues=True))
     b = Scripted("b", concurrency=2)

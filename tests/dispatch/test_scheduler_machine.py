@@ -21,6 +21,8 @@ from langgraph_hpc_fanout.dispatch.costs.charges import NO_CHARGE
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.endpoints.price import Price
+from langgraph_hpc_fanout.endpoints.protocol import Health
+from langgraph_hpc_fanout.records import Failure
 from langgraph_hpc_fanout.testing.virtual_time import VirtualTimeLoop
 
 RESERVED = 281
@@ -32,6 +34,7 @@ MOODS = {
     "busy": "overloaded",
     "frozen": "hang",
     "gone": "cold",
+    "starting": "cold",
     "broken off": "end",
     "picky": "permanent",
 }
@@ -56,11 +59,16 @@ class Moody(Scripted):
 
     def __init__(self, name, mood, concurrency, latency, tags):
         super().__init__(name, latency=latency, concurrency=concurrency, script=self.answer)
-        self.health = lambda number: self.mood != "gone"
+        self.health = self.look
         self.mood = mood
         self.price = Price(input=1, output=1)
         self.tags = tags
         self.said = {}
+
+    def look(self, number):
+        if self.mood == "starting":
+            return Health(ok=False, failure=Failure("cold", "Starting."), retry_after=60.0)
+        return self.mood != "gone"
 
     def answer(self, call):
         self.said[call.number] = MOODS[self.mood]
@@ -215,7 +223,8 @@ class Fleet(RuleBasedStateMachine):
         for number, (items, *_) in enumerate(self.work):
             if number not in self.cancelled:
                 await items.done.wait()
-        assert now() - began < 5_000.0
+        one_by_one = 15.0 * sum(items.count for items, *_ in self.work)
+        assert now() - began < 2_000.0 + one_by_one
         for _, job, *_ in self.work:
             self.dispatch.scheduler.remove(job)
         await asyncio.sleep(0.001)

@@ -15,7 +15,7 @@ UNITS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hou
 
 @repeatable
 @given(
-    st.floats(0.001, 1e9).map(lambda value: f"{value:.3f}"),
+    st.floats(0.05, 1e9).map(lambda value: f"{value:.3f}"),
     st.sampled_from(sorted(UNITS)),
     st.sampled_from(["{0}/{1}", " {0} / {1} ", "{0}/{1}\n", "{0} /{1}"]),
     st.booleans(),
@@ -73,10 +73,17 @@ def test_a_rate_is_a_text(rate):
         per_second(rate, "tokens")
 
 
-@pytest.mark.parametrize("rate", ["0/s", "0.0/min", "0_0/h"])
-def test_a_rate_of_nothing_is_refused(rate):
-    with pytest.raises(ValueError, match="would never let anything through"):
+@pytest.mark.parametrize("rate", ["0/s", "0.0/min", "0_0/h", "0.04/h"])
+def test_a_rate_of_next_to_nothing_is_refused(rate):
+    with pytest.raises(ValueError, match="would let nothing through for over a day"):
         per_second(rate)
+
+
+@pytest.mark.parametrize("rate", ["1_000_000_001/s", "9" * 400 + "/s"])
+def test_a_rate_that_limits_nothing_is_refused(rate):
+    with pytest.raises(ValueError, match="is no limit at all") as caught:
+        per_second(rate)
+    assert len(str(caught.value)) < 80
 
 
 def test_limits_know_their_rates_per_second():
@@ -151,5 +158,6 @@ def test_limits_are_values():
     assert len({Limits(), Limits(), Limits(1)}) == 2
     assert (
         repr(Limits(8, "10/s"))
-        == "Limits(concurrency=8, requests='10/s', tokens=None, burst=None, window='rolling')"
+        == "Limits(concurrency=8, requests='10/s', tokens=None, burst=None, window='rolling', "
+        "shared=None)"
     )

@@ -1,0 +1,104 @@
+"""One FIRST gateway: where it is, whose token, and what it says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from typing import Any
+
+from pydantic import SecretStr
+from yarl import URL
+
+from langgraph_hpc_fanout.endpoints.credentials import ApiKey, Credentials
+from langgraph_hpc_fanout.endpoints.http import Answer, HttpClient, shown
+from langgraph_hpc_fanout.tokens.finding import find_token_source
+
+BASE_VARIABLE = "FIRST_API_BASE"
+DEFAULT_BASE = "https://inference-api.alcf.anl.gov/resource_server"
+_ROOT = "/resource_server"
+
+_gateways: weakref.WeakValueDictionary[tuple[Any, ...], Gateway] = weakref.WeakValueDictionary()
+_making = threading.Lock()
+
+
+def root_of(base_url: str | None) -> URL:
+    """The gateway's root: as given, of `FIRST_API_BASE`, or ALCF's.
+
+    It may be written as the address of one cluster's models, as agent frameworks do
+    (`.../resource_server/metis/api/v1`); the root is what comes before the cluster.
+
+    Raises:
+        ValueError: If it is no URL.
+    """
+    said = base_url or os.environ.get(BASE_VARIABLE, "").strip() or DEFAULT_BASE
+    try:
+        url = URL(said)
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        where = f"base_url={said!r}" if base_url else BASE_VARIABLE
+        raise ValueError(f"{where} is no URL of a FIRST gateway; give one such as {DEFAULT_BASE}.")
+    before, root, _ = url.path.partition(_ROOT)
+    return url.with_user(None).with_path(before + root if root else url.path.rstrip("/"))
+
+
+def gateway_of(base_url: str | None, token: ApiKey | None) -> Gateway:
+    """The gateway that all endpoints with this address and token share."""
+    root = root_of(base_url)
+    secret = token.get_secret_value() if isinstance(token, SecretStr) else token
+    with _making:
+        if (gateway := _gateways.get((root, secret))) is None:
+            gateway = _gateways[root, secret] = Gateway(root, token)
+        return gateway
+
+
+class Gateway:
+    """What endpoints of one gateway and user share: the token, and what the gateway tells.
+
+    Its answers are kept for a while, and asked for once however many want them, because its
+    routes count against the requests of its user, too.
+
+    Args:
+        root: Its root, such as `https://host/resource_server`.
+        token: The token, or where it comes from; None for what `find_token_source` finds.
+    """
+
+    def __init__(self, root: URL, token: ApiKey | None) -> None:
+        self.root = root
+        self.credentials = Credentials(find_token_source() if token is None else token)
+        self._known: dict[str, tuple[float, asyncio.Task[Answer]]] = {}
+
+    def __repr__(self) -> str:
+        return f"Gateway({shown(self.root)!r})"
+
+    def client(self, name: str) -> HttpClient:
+        """Connections for one endpoint, with the token that all share."""
+        return HttpClient(self.root, name, self.credentials)
+
+    async def look(self, client: HttpClient, path: str, keep: float) -> Answer:
+        """What a route of the gateway answers, or has answered lately.
+
+        Args:
+            client: Whose connections to use.
+            path: The route, below the root.
+            keep: Seconds for which a good answer is kept.
+
+        Raises:
+            CredentialError: If there is no token to be had.
+            aiohttp.ClientError: If there is no answer; so TimeoutError and OSError.
+        """
+        loop = asyncio.get_running_loop()
+        until, asking = self._known.get(path, (0.0, None))
+        if asking is None or asking.get_loop() is not loop or loop.time() >= until:
+            asking = loop.create_task(client.exchange("GET", self.root / path))
+            self._known[path] = loop.time() + keep, asking
+            asking.add_done_callback(lambda task: self._answered(path, task))
+        return await asyncio.shield(asking)
+
+    def _answered(self, path: str, asking: asyncio.Task[Answer]) -> None:
+        """Keep a good answer only; an exception is whoever's who waits for it."""
+        is_bad = asking.cancelled() or asking.exception() is not None
+        if (is_bad or asking.result().status != 200) and self._known[path][1] is asking:
+            del self._known[path]

@@ -1,0 +1,282 @@
+"""A model behind the gateway: found, kept to its limits, woken, and its token renewed."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from langgraph_hpc_fanout import FirstEndpoint, Limits, Pool, Request
+from langgraph_hpc_fanout.endpoints.first import endpoint as module
+from langgraph_hpc_fanout.testing.conformance import EndpointConformance
+from langgraph_hpc_fanout.testing.first import Cluster, FirstFake, Model, Quotas
+
+FREE = Quotas(requests=None, user_tokens=None, model_tokens=None)
+TOKEN = "AgVerySecretToken"
+GPT = "gpt-oss-120b"
+
+
+@pytest.fixture
+def gateway():
+    """Makes gateways, and stops them."""
+    fakes = []
+
+    def make(*clusters, quotas=FREE, **settings):
+        fakes.append(FirstFake(clusters or None, quotas=quotas, **settings).start())
+        return fakes[-1]
+
+    yield make
+    for fake in fakes:
+        fake.stop()
+
+
+def over(fake, cluster="sophia", model=GPT, token=None, **settings):
+    return FirstEndpoint(
+        cluster, model=model, base_url=fake.url, token=token or fake.token(), **settings
+    )
+
+
+def request(text="hello", **body):
+    messages = [{"role": "user", "content": text}]
+    return Request(text, GPT, {"messages": messages, "max_tokens": 8, **body}, 2, 8)
+
+
+async def ask(endpoint, one):
+    (reply,) = [reply async for reply in endpoint.send([one])]
+    return reply
+
+
+@pytest.fixture
+async def opened():
+    """Opens endpoints and closes them."""
+    endpoints = []
+
+    async def start(endpoint):
+        endpoints.append(endpoint)
+        await endpoint.open()
+        return endpoint, await endpoint.probe()
+
+    yield start
+    for each in endpoints:
+        await each.close()
+
+
+class TestConformance(EndpointConformance):
+    secrets = (TOKEN,)
+
+    @pytest.fixture
+    def endpoint(self, gateway):
+        self.fake = gateway(latency=0.05)
+        self.token = self.fake.token()
+        self.secrets = (self.token,)
+        return over(self.fake, token=self.token)
+
+    async def in_flight(self):
+        return sum(model.in_flight for model in self.fake.record().models.values())
+
+
+@pytest.mark.parametrize(
+    ("cluster", "id_"), [("sophia", "openai/gpt-oss-120b"), ("metis", "gpt-oss-120b")]
+)
+async def test_framework_and_id_are_found(gateway, opened, cluster, id_):
+    fake = gateway()
+    endpoint, health = await opened(over(fake, cluster))
+    assert health.ok
+    assert endpoint.models == {GPT: id_}
+    assert endpoint.context_limits == {GPT: 131_072}
+    reply = await ask(endpoint, request())
+    assert reply.failure is None
+    assert fake.record().models[f"{cluster}/{id_}"].served == 1
+
+
+async def test_limits_are_what_the_gateway_tells(gateway, opened):
+    endpoint, _ = await opened(over(gateway(quotas=Quotas(user_tokens=30_000))))
+    assert endpoint.limits == Limits(
+        concurrency=100,
+        requests="9.7/s",
+        burst=1,
+        tokens="30000/min",
+        window="fixed",
+        shared="requests to 127.0.0.1",
+    )
+    endpoint, _ = await opened(over(gateway()))
+    assert endpoint.limits.tokens == "60000/min", "the known default"
+    endpoint, _ = await opened(over(gateway(), limits=Limits(concurrency=3)))
+    assert endpoint.limits == Limits(concurrency=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"model": "gpt-oss-120"}, "did you mean 'openai/gpt-oss-120b'"),
+        ({"cluster": "polaris"}, "no models of polaris for you"),
+    ],
+)
+async def test_what_is_not_there_is_said_with_what_is(gateway, opened, settings, words):
+    _, health = await opened(over(gateway(), **settings))
+    assert not health.ok
+    assert words in health.failure.message
+    assert not health.failure.retryable
+
+
+async def test_a_url_that_is_no_gateway(fake_fleet, opened):
+    (url,) = fake_fleet().urls
+    _, health = await opened(FirstEndpoint("sophia", model=GPT, base_url=url, token=TOKEN))
+    assert not health.ok
+    assert health.failure.kind in ("cold", "permanent")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"cache_salt": "x"}, "reserves the parameter 'cache_salt'"),
+        ({"documents": "x" * 11 * 2**20}, r"11.0 MB are more than the 10 MB"),
+    ],
+)
+async def test_what_would_be_refused_is_not_sent(gateway, opened, body, words):
+    fake = gateway()
+    endpoint, _ = await opened(over(fake))
+    reply = await ask(endpoint, request(**body))
+    assert reply.failure.kind == "permanent"
+    assert words in reply.failure.message
+    assert not any(model.arrived for model in fake.record().models.values())
+
+
+async def test_a_login_that_is_over_says_how_to_log_in(gateway, opened, monkeypatch):
+    fake = gateway()
+    monkeypatch.setenv("FIRST_API_KEY", fake.token())
+    fake.log_out()
+    endpoint = FirstEndpoint("sophia", model=GPT, base_url=fake.url)
+    _, health = await opened(endpoint)
+    assert health.failure.kind == "auth"
+    assert "internal policies" in health.failure.message
+    assert "FIRST_API_KEY" in health.failure.message
+
+
+def test_an_endpoint_names_a_model(monkeypatch):
+    monkeypatch.delenv("FIRST_MODEL", raising=False)
+    with pytest.raises(ValueError, match="names no model; say model="):
+        FirstEndpoint("sophia", token=TOKEN)
+    monkeypatch.setenv("FIRST_MODEL", "openai/gpt-oss-20b")
+    assert FirstEndpoint("sophia", token=TOKEN).name == "sophia/gpt-oss-20b"
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "https://host/resource_server",
+        "https://host/resource_server/",
+        "https://host/resource_server/metis/api/v1",
+    ],
+)
+def test_the_address_may_be_that_of_one_clusters_models(base, monkeypatch):
+    monkeypatch.setenv("FIRST_API_BASE", base)
+    endpoint = FirstEndpoint("sophia", model=GPT, token=TOKEN)
+    assert "base_url='https://host/resource_server'" in repr(endpoint)
+    assert TOKEN not in repr(endpoint)
+
+
+def test_no_address():
+    with pytest.raises(ValueError, match="base_url='sophia' is no URL of a FIRST gateway"):
+        FirstEndpoint("sophia", model=GPT, base_url="sophia", token=TOKEN)
+
+
+# -- through a pool -----------------------------------------------------------------------
+
+
+async def answers(pool, count, model=GPT):
+    replies = await asyncio.gather(*(pool.ask(request(f"item {n}")) for n in range(count)))
+    return [reply.failure for reply in replies]
+
+
+@pytest.fixture
+def quick_polls(monkeypatch):
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.05)
+
+
+COLD = Cluster("sophia", "vllm", (Model("openai/gpt-oss-120b", state="cold"),))
+
+
+async def test_a_cold_model_is_woken_once_and_waited_for(gateway, quick_polls, caplog):
+    fake = gateway(COLD, time_scale=600.0)
+    with Pool([over(fake)]) as pool:
+        assert await answers(pool, 300) == [None] * 300
+    record = fake.record().models["sophia/openai/gpt-oss-120b"]
+    assert record.wakeups == 1
+    assert record.arrived == 301, "one request to wake it, and each of the others once"
+    assert record.served >= 300
+    assert fake.now > 600.0
+
+
+async def test_a_model_that_somebody_else_has_woken_is_waited_for(gateway, quick_polls):
+    fake = gateway(COLD, time_scale=600.0)
+    with Pool([over(fake)]) as one, Pool([over(fake)]) as other:
+        found = await asyncio.gather(answers(one, 20), answers(other, 20))
+    assert found == [[None] * 20] * 2
+    assert fake.record().models["sophia/openai/gpt-oss-120b"].wakeups == 1
+
+
+async def test_a_model_that_is_offline_is_not_waited_for(gateway, quick_polls):
+    fake = gateway(Cluster("sophia", "vllm", (Model("openai/gpt-oss-120b", state="offline"),)))
+    with Pool([over(fake)]) as pool:
+        (failure,) = await answers(pool, 1)
+    assert failure.kind == "cold"
+    assert "offline" in failure.message
+
+
+async def test_a_token_that_ends_in_the_middle_is_renewed_once(gateway):
+    fake = gateway(latency=0.02)
+    issued = itertools.count(1)
+
+    def login():
+        login.calls = next(issued)
+        return fake.token()
+
+    with Pool([over(fake, token=login, limits=Limits(concurrency=64))]) as pool:
+        asking = asyncio.create_task(answers(pool, 1_000))
+        await fake.until(lambda record: record.served > 300)
+        fake.expire_tokens()
+        assert await asking == [None] * 1_000
+    assert login.calls == 2
+
+
+async def test_another_cluster_takes_over_in_maintenance(gateway):
+    fake = gateway(latency=0.02)
+    clusters = ("sophia", "metis")
+    token = fake.token()
+    lanes = [over(fake, each, token=token, limits=Limits(concurrency=16)) for each in clusters]
+    with Pool(lanes) as pool:
+        asking = asyncio.create_task(answers(pool, 600))
+        await fake.until(lambda record: record.served > 100)
+        fake.set_maintenance("sophia")
+        assert await asking == [None] * 600
+    record = fake.record().models
+    assert record["metis/gpt-oss-120b"].served > 300
+
+
+async def test_all_lanes_of_a_gateway_share_its_rate_of_requests(gateway):
+    fake = gateway(quotas=Quotas(user_tokens=None, model_tokens=None))
+    token = fake.token()
+    lanes = [over(fake, each, token=token) for each in ("sophia", "metis", "minerva")]
+    with Pool(lanes) as pool:
+        assert await answers(pool, 3) == [None] * 3
+        await asyncio.sleep(1.0)  # the probes' requests count, too, and are over then
+        before = fake.record().users["alice"].throttled
+        assert await answers(pool, 40) == [None] * 40
+    refused = fake.record().users["alice"].throttled - before
+    assert refused <= 4, "three lanes of 10 a second each would have 80 refused"
+
+
+async def test_what_the_lanes_of_a_gateway_want_to_know_is_asked_once(gateway):
+    fake = gateway()
+    token = fake.token()
+    models = (GPT, "gpt-oss-20b")
+    with Pool([over(fake, model=each, token=token, name=each) for each in models]) as pool:
+        await asyncio.gather(*(pool.ask(replaced) for replaced in map(_of, models)))
+    probes = fake.record().probes
+    assert (probes["list-endpoints"], probes["jobs"], probes["models"]) == (1, 1, 1)
+
+
+def _of(model):
+    return Request(model, model, {"messages": [{"role": "user", "content": "x"}]}, 1, 8)
