@@ -161,13 +161,14 @@ async def test_a_bundle_that_is_not_taken_costs_no_patience():
     assert now() > 900
 
 
+@pytest.mark.parametrize("count", [1_000, 90], ids=["while it is busy", "while it is idle"])
 @in_virtual_time
-async def test_what_is_in_a_batch_is_not_hedged_and_a_batch_is_no_hedge():
+async def test_what_is_in_a_batch_is_not_hedged_and_a_batch_is_no_hedge(count):
     batch = bulk(latency=5_000.0)
-    late = live("late", concurrency=1, latency=lambda call: 900.0 if call.number == 60 else 1.0)
+    late = live("late", latency=lambda call: 500.0 if call.number == 60 else 1.0)
     async with Dispatch(batch, late, policy=Policy(hedging=1.0)) as dispatch:
-        items = await dispatch.ask(1_000, may_hedge=True)
-    assert items.kinds == {None: 1_000}
+        items = await dispatch.ask(count, may_hedge=True)
+    assert items.kinds == {None: count}
     asked = Counter(call.key for endpoint in (batch, late) for call in endpoint.calls)
     assert set(asked.values()) == {1}
 
