@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SECONDS = 0.25
 """Least seconds between two looks for requests that are late."""
 _REST = 2e-5
-"""Seconds between two looks for each request that is looked at, some hundred times what it takes."""
+"""Seconds between two looks for each request that is looked at: a hundred times what it takes."""
 _SOON = 1.0
 """Seconds until another look at a job of which something waits."""
 _DRAWS = 4

@@ -478,9 +478,7 @@ class Scheduler:
             for other in self.lanes
         )
 
-    def _learn(
-        self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float
-    ) -> None:
+    def _learn(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
         """Take in how much an answer took."""
         if (usage := reply.usage) is not None:
             # How long one of many was at it, nobody knows.

@@ -21,9 +21,7 @@ MOST = 100_000
 
 
 def bulk(name="batch", *, latency=1_000.0, least=100, share=0.8, most=MOST, **options):
-    bundling = Bundling(
-        most, max_bundles=1, linger=1.0, queues=True, least=least, share=share
-    )
+    bundling = Bundling(most, max_bundles=1, linger=1.0, queues=True, least=least, share=share)
     return Scripted(name, latency=latency, concurrency=MOST, bundling=bundling, **options)
 
 

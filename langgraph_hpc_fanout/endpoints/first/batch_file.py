@@ -19,6 +19,7 @@ from langgraph_hpc_fanout.records import Request
 MOST_LINES = 150_000
 """Requests in a file (ALCF user guide 7d04a3f)."""
 
+_MOST_DIGITS = 9
 _PREFIX = "hpc-fanout-"
 _CHAT = b'"method":"POST","url":"/v1/chat/completions","body":'
 
@@ -43,9 +44,10 @@ def position_of(batch: str, custom_id: object, most: int) -> int | None:
     if not isinstance(custom_id, str) or not custom_id.startswith(f"{batch}-"):
         return None
     digits = custom_id[len(batch) + 1 :]
-    if not (digits.isascii() and digits.isdigit()) or digits != str(int(digits)):
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > _MOST_DIGITS:
         return None
-    return position if (position := int(digits)) < most else None
+    position = int(digits)
+    return position if position < most and digits == str(position) else None
 
 
 def line_of(custom_id: str, request: Request, served: str) -> bytes:

@@ -1,7 +1,7 @@
 """What a batch says of its end, and the file with its answers.
 
-Lines are not in order, may be missing, and the last may be cut off: the documented sample has 99,985
-answers to 100,000 requests (ALCF user guide 7d04a3f). So replies are put to requests by `custom_id`.
+Lines are not in order, may be missing, and the last may be cut off: the documented sample has
+99,985 answers to 100,000 requests (ALCF user guide 7d04a3f). So `custom_id` tells whose they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from langgraph_hpc_fanout.endpoints.chat import (
 )
 from langgraph_hpc_fanout.endpoints.first.batch_file import position_of
 from langgraph_hpc_fanout.records import Failure, Reply, Request
-
 
 _READ_BYTES = 256_000
 """Of a file's lines, which are read before others have their turn."""
