@@ -266,7 +266,8 @@ class FirstBatchEndpoint:
             chosen = [requests[position] for position in part]
             async with contextlib.aclosing(self._send_one(chosen)) as replies:
                 async for reply in replies:
-                    yield replace(reply, position=part[reply.position])
+                    position = part[reply.position]
+                    yield reply if position == reply.position else replace(reply, position=position)
 
     async def _send_one(self, requests: Sequence[Request]) -> AsyncGenerator[Reply, None]:
         """Send one batch and wait for it."""
@@ -305,7 +306,7 @@ class FirstBatchEndpoint:
             _TroubleError: If the gateway has not taken it.
         """
         try:
-            path = await self._storage.put(name, [(each, served.model) for each in requests])
+            path = await self._storage.put(name, requests, served.model)
         except OSError as error:
             message = f"the file of a batch cannot be written: {error}."
             self._unusable = self._cold(message)
@@ -320,6 +321,9 @@ class FirstBatchEndpoint:
             batch_id = await self._post(name, served, path)
         except _TroubleError:
             await self._storage.clear(name)
+            raise
+        except asyncio.CancelledError:
+            self._say_it_goes_on(f"{name_of(name)}, if it was submitted,")
             raise
         logger.info(
             "%s: batch %s has %d requests; it cannot be cancelled",
@@ -383,12 +387,7 @@ class FirstBatchEndpoint:
             is_over = True
         finally:
             if not is_over:
-                logger.warning(
-                    "%s: batch %s cannot be cancelled and goes on; the next run with the same "
-                    "journal takes its results.",
-                    self.name,
-                    batch.id,
-                )
+                self._say_it_goes_on(batch.id)
         paths = await self._paths_of(batch, ended, lost)
         seconds = None
         if ended is not None and ended.seconds is not None:
@@ -560,6 +559,14 @@ class FirstBatchEndpoint:
                 await self._nap(self._poll)
             except _TroubleError:
                 return None
+
+    def _say_it_goes_on(self, batch: str) -> None:
+        logger.warning(
+            "%s: batch %s cannot be cancelled and goes on; the next run with the same journal "
+            "takes its results.",
+            self.name,
+            batch,
+        )
 
     # -- words ----------------------------------------------------------------------------
 

@@ -55,18 +55,19 @@ def line_of(custom_id: str, request: Request, served: str) -> bytes:
     return b'{"custom_id":%b,%b%b}\n' % (orjson.dumps(custom_id), _CHAT, wire_body(request, served))
 
 
-def write_file(path: Path, batch: str, requests: Iterable[tuple[Request, str]]) -> None:
+def write_file(path: Path, batch: str, requests: Iterable[Request], served: str) -> None:
     """Write a batch's file, which appears whole or not at all. Blocks.
 
     Args:
         path: Of the file; its directory is made if need be.
         batch: Name of the batch.
-        requests: Requests and the ids of their models, in the order of their positions.
+        requests: Its requests, in the order of their positions.
+        served: The id of their model.
 
     Raises:
         OSError: If it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, path.with_name(f"{path.name}.{os.getpid()}.draft")) as file:
-        for position, (request, served) in enumerate(requests):
+        for position, request in enumerate(requests):
             file.write(line_of(id_of_line(batch, position), request, served))

@@ -64,8 +64,13 @@ class Storage:
         """Where results are to be written, as the cluster names it; None for where it likes."""
         return str(self._directory) if self._upload is None else None
 
-    async def put(self, batch: str, requests: Sequence[tuple[Request, str]]) -> str:
+    async def put(self, batch: str, requests: Sequence[Request], served: str) -> str:
         """Write a batch's file; returns its path on the cluster.
+
+        Args:
+            batch: Its name.
+            requests: Its requests, in the order of their positions.
+            served: The id of their model.
 
         Raises:
             OSError: If it cannot be written.
@@ -73,7 +78,7 @@ class Storage:
             Exception: Whatever `upload` raises.
         """
         path = self._directory / name_of(batch)
-        await asyncio.to_thread(write_file, path, batch, requests)
+        await asyncio.to_thread(write_file, path, batch, requests, served)
         if self._upload is None:
             return str(path)
         try:

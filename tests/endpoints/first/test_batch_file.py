@@ -76,8 +76,8 @@ def reconciled(lines, count, seconds=None):
 @given(given_bodies=st.lists(bodies, max_size=5))
 def test_a_file_holds_what_is_asked(tmp_path_factory, given_bodies):
     path = tmp_path_factory.mktemp("batch") / "there" / name_of(BATCH)
-    asked = [(Request(f"k{n}", "m", body), "org/m") for n, body in enumerate(given_bodies)]
-    write_file(path, BATCH, asked)
+    asked = [Request(f"k{number}", "m", body) for number, body in enumerate(given_bodies)]
+    write_file(path, BATCH, asked, "org/m")
     lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
     assert [position_of(BATCH, line["custom_id"], len(lines)) for line in lines] == [
         *range(len(given_bodies))
@@ -94,7 +94,7 @@ def test_a_file_holds_what_is_asked(tmp_path_factory, given_bodies):
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
     path = tmp_path / name_of(BATCH)
     with pytest.raises(TypeError):
-        write_file(path, BATCH, [(Request("k", "m", {"messages": object()}), "m")])
+        write_file(path, BATCH, [Request("k", "m", {"messages": object()})], "m")
     assert not list(tmp_path.iterdir())
 
 
