@@ -405,6 +405,7 @@ class FirstBatchEndpoint:
         if found:
             self._failed_in_a_row = 0
         elif ended is None:
+            await self._storage.clear(batch.name)
             raise _TroubleError(lost)
         if reconciler.strange:
             logger.warning(
@@ -483,11 +484,16 @@ class FirstBatchEndpoint:
         """Where the results of a batch are, here; of one that failed, those that it has left."""
         if ended is None:
             return await self._storage.partial(batch.name)
-        try:
-            return [await self._storage.get(ended.results_file)]
-        except Exception as error:
-            message = f"the results of batch {batch.id} cannot be fetched: {error!r}."
-            raise _TroubleError(self._transient(message)) from error
+        for tries in range(1, _TRIES + 1):
+            try:
+                return [await self._storage.get(ended.results_file)]
+            except Exception as error:
+                message = f"the results of batch {batch.id} cannot be fetched: {error}."
+                if tries == _TRIES:
+                    logger.error("%s: %s", self.name, message)  # noqa: TRY400 - no fault of ours
+                    raise _TroubleError(self._transient(message)) from error
+            await self._nap(self._poll)  # what was paid for is worth a few tries
+        raise AssertionError("the last try returns or raises")
 
     async def _nap(self, seconds: float) -> None:
         """Wait, but not beyond the endpoint's closing.

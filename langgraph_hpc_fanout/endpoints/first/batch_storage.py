@@ -93,9 +93,13 @@ class Storage:
         """Where a file of the cluster is here.
 
         Raises:
+            FileNotFoundError: If it is not there, yet: shared file systems may be late.
             Exception: Whatever `fetch` raises.
         """
-        return Path(path if self._fetch is None else await _called(self._fetch, path))
+        here = Path(path if self._fetch is None else await _called(self._fetch, path))
+        if not await asyncio.to_thread(here.exists):
+            raise FileNotFoundError(f"{here} does not exist")
+        return here
 
     async def partial(self, batch: str) -> list[Path]:
         """Results of a batch that does not say where they are; none where they are not here."""

@@ -147,6 +147,39 @@ async def test_files_are_carried_there_and_back(gateway, tmp_path):
     await endpoint.close()
 
 
+async def test_results_that_come_late_are_waited_for(gateway, tmp_path):
+    there, tries = tmp_path / "there", []
+    there.mkdir()
+
+    def upload(path):
+        shutil.copy(path, there / path.name)
+        return f"/there/{path.name}"
+
+    def fetch(path):
+        tries.append(path)
+        if len(tries) == 1:
+            raise ConnectionError("no route")
+        return tmp_path / ("late" if len(tries) == 2 else path.lstrip("/"))
+
+    fake = gateway()
+    endpoint = batch_over(fake, None, upload=upload, fetch=fetch)
+    await endpoint.open()
+    await endpoint.probe()
+    requests = requests_of(3)
+    assert all(map(is_right, requests, await send(endpoint, requests)))
+    assert len(tries) == 3
+    assert len(fake.record().batches) == 1
+    await endpoint.close()
+
+
+async def test_results_that_never_come_are_asked_again(gateway, opened, tmp_path, monkeypatch):
+    endpoint, _ = await opened(gateway())
+    monkeypatch.setattr(module, "read_ended", lambda raw: module.Ended("/nowhere/results.jsonl"))
+    replies = await send(endpoint, requests_of(2))
+    assert {reply.failure.kind for reply in replies} == {"transient"}
+    assert "/nowhere/results.jsonl does not exist" in replies[0].failure.message
+
+
 async def test_an_upload_keeps_the_files_name(gateway, tmp_path):
     endpoint = batch_over(
         gateway(), tmp_path, upload=lambda path: "/eagle/in.jsonl", fetch=lambda path: path
