@@ -59,6 +59,8 @@ _TRIES = 3
 """Of a submit whose answer says that it may be otherwise in a moment."""
 _UNLISTED_SECONDS = 60.0
 """For which a batch that was about to be submitted may not be listed yet."""
+_TOO_LONG = "maximum context length"
+"""What vLLM says of a request that is longer than its context."""
 _AT_ONCE = 512
 """Replies that are given in a row."""
 _MOST_BACKOFF = 2**6
@@ -190,6 +192,7 @@ class FirstBatchEndpoint:
         self._served: Served | None = None
         self._unusable: Failure | None = None
         self._failed_in_a_row = 0
+        self._too_long: dict[str, Failure] = {}
         self._listeners = Listeners()
         self._rng = random.Random()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -259,6 +262,8 @@ class FirstBatchEndpoint:
             if id_of(self.models, request.model) is None or request.function is not None:
                 what = request.function or f"the model {request.model!r}"
                 yield Reply(position, failure=self._cold(f"it does not serve {what}."))
+            elif (too_long := self._too_long.get(request.key)) is not None:
+                yield Reply(position, failure=too_long)
             else:
                 fit.append(position)
         for start in range(0, len(fit), MOST_LINES):
@@ -415,10 +420,21 @@ class FirstBatchEndpoint:
                 reconciler.strange,
             )
         for number, reply in enumerate(reconciler.rest(lost)):
-            yield reply
+            yield self._elsewhere_if_too_long(batch.requests[reply.position], reply)
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
         await self._storage.clear(batch.name)
+
+    def _elsewhere_if_too_long(self, request: Request, reply: Reply) -> Reply:
+        """Let what is too long for a batch be asked elsewhere, and fail only when it comes back.
+
+        Batches have a context of 28,672 tokens, whatever the model has (FIRST main 329c0cd).
+        """
+        failure = reply.failure
+        if failure is None or failure.status != 400 or _TOO_LONG not in failure.message.lower():
+            return reply
+        self._too_long[request.key] = failure
+        return replace(reply, failure=replace(failure, kind="transient", retryable=True))
 
     async def _end_of(self, batch: _Batch, *, soon: bool) -> tuple[Failure, Ended | None]:
         """Wait for a batch's end.

@@ -100,6 +100,18 @@ async def test_lines_that_are_missing_are_tried_again(gateway, opened):
     assert sum(reply.failure is None for reply in replies) == batch.responses < 200
 
 
+async def test_what_is_too_long_for_a_batch_fails_when_it_comes_back(gateway, opened):
+    fake = gateway(batching=replace(QUICK, context=100))
+    endpoint, _ = await opened(fake)
+    long = requests_of(1, prefix="x" * 2_000)
+    first = await send(endpoint, requests_of(3) + long)
+    assert [reply.failure and reply.failure.kind for reply in first] == [None] * 3 + ["transient"]
+    (second,) = await send(endpoint, long)
+    assert second.failure.kind == "permanent"
+    assert "maximum context length" in second.failure.message
+    assert len(fake.record().batches) == 1
+
+
 async def test_what_a_failed_batch_has_answered_counts(gateway, opened):
     """The worker answers 200 lines at a time, and dies after the first."""
     fake = gateway(faults=[Fault("batch_fails", route="batches", times=1)])

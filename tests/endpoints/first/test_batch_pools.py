@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from batches import AT_ONCE, GPT, QUICK, batch_over, gateway_over
 from graphs import build, molecules, right_answers
 
-from langgraph_hpc_fanout import FirstEndpoint, Journal, Limits, Pool, Prompt
+from langgraph_hpc_fanout import FanOutError, FirstEndpoint, Journal, Limits, Pool, Prompt
 from langgraph_hpc_fanout.testing.first import ColdStart, Fault
 
 TASK = Prompt("Is {smiles} soluble?", max_tokens=64)
@@ -70,6 +71,26 @@ def test_a_mixed_pool_answers_every_item_once(gateway, tmp_path, faults):
     assert record.served >= 100, "live lanes had the rest"
     assert not record.reasons["quota_exceeded"], "one batch at a time"
     assert state["report"]["endpoints"].keys() == {live.name, batch.name}
+
+
+@pytest.mark.parametrize("is_mixed", [True, False])
+def test_what_is_too_long_for_a_batch_is_asked_elsewhere(gateway, tmp_path, is_mixed):
+    """Batches have a smaller context than live models; alone, only what is too long fails."""
+    fake = gateway(batching=replace(QUICK, context=200), latency=0.02)
+    token = fake.token()
+    live = FirstEndpoint(
+        "sophia", model=GPT, base_url=fake.url, token=token, limits=Limits(concurrency=4)
+    )
+    batch = batch_over(fake, tmp_path, token=token)
+    items = [{"smiles": f"C{number}" + "x" * 2_000 * (number < 3)} for number in range(200)]
+    with Pool([batch, live] if is_mixed else [batch]) as pool:
+        state = build(pool, task=TASK, order="longest_first").invoke({"molecules": items})
+    if is_mixed:
+        assert all(state["predictions"])
+        return
+    assert state["predictions"].count(None) == 3
+    assert {each["error"]["kind"] for each in state["failures"]} == {"permanent"}
+    assert len(fake.record().batches) == 1, "it is not tried there again"
 
 
 def test_few_items_are_no_batch(gateway, tmp_path):
@@ -203,3 +224,30 @@ def test_a_batch_that_is_still_under_way_is_waited_for(gateway, tmp_path):
     assert json.loads(said)["right"]
     assert asked(fake, tmp_path).total() == 600
     assert len(fake.record().batches) == 1
+
+
+def test_a_run_that_ends_before_its_batch_leaves_it_to_the_next(gateway, tmp_path, caplog):
+    fake = gateway(cold_start=ColdStart(queued=4e4, starting=0.0))
+    items = molecules(40)
+    with Pool(batch_over(fake, tmp_path)) as pool, caplog.at_level(logging.WARNING):
+        journal = Journal(tmp_path / "run")
+        early = build(pool, task=TASK, journal=journal, deadline=2.0)
+        state = early.invoke({"molecules": items})
+        assert state["report"]["ok"] == 0
+        assert len(fake.record().batches) == 1
+        assert sum("goes on" in record.message for record in caplog.records) == 1
+        fake.advance(5e4)
+        state = build(pool, task=TASK, journal=journal).invoke({"molecules": items})
+    assert right_answers(state["predictions"], items)
+    assert len(fake.record().batches) == 1
+
+
+def test_a_pool_that_is_closed_waits_for_no_batch(gateway, tmp_path):
+    fake = gateway(cold_start=ColdStart(queued=4e4, starting=0.0))
+    with ThreadPoolExecutor(1) as executor:
+        with Pool(batch_over(fake, tmp_path, poll=600.0)) as pool:
+            graph = build(pool, task=TASK)
+            running = executor.submit(graph.invoke, {"molecules": molecules(5)})
+            fake.wait(lambda record: record.batches)
+        with pytest.raises(FanOutError):
+            running.result(20)
