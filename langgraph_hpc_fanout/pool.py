@@ -11,22 +11,25 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langgraph_hpc_fanout.dispatch.calls import Calls
 from langgraph_hpc_fanout.dispatch.costs.budget import Budget
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError
-from langgraph_hpc_fanout.dispatch.retry import Retry
+from langgraph_hpc_fanout.dispatch.retry import Retry, actions_at
 from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.endpoints.credentials import ApiKey
+from langgraph_hpc_fanout.endpoints.first.endpoint import FirstEndpoint, model_named
+from langgraph_hpc_fanout.endpoints.first.gateway import gateway_of
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.models import Models
 from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
 from langgraph_hpc_fanout.endpoints.price import Price, price_of
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint
 from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags, tags_of
+from langgraph_hpc_fanout.instances.federation import Federation, cluster_of
 from langgraph_hpc_fanout.instances.instance import Instance
 from langgraph_hpc_fanout.instances.listing import Change
 from langgraph_hpc_fanout.instances.sources import source_of
@@ -60,6 +63,7 @@ class Pool:
     Raises:
         ValueError: If there are none, or two have the same name.
         TypeError: If one is neither a URL nor an endpoint.
+        TypeError, ValueError: If the tags, the price or the actions of one make no sense.
 
     Example:
         ```python
@@ -168,6 +172,69 @@ class Pool:
         """
         return cls.from_instances(source, **settings)
 
+    @classmethod
+    def from_first(
+        cls,
+        model: str | None = None,
+        *,
+        clusters: str | Iterable[str] | None = None,
+        base_url: str | None = None,
+        token: ApiKey | None = None,
+        limits: Limits | Literal["discover"] = "discover",
+        tags: Tags = (),
+        price: Price | None = None,
+        policy: Policy = Policy(),
+        budget: Budget | None = None,
+        wait: float = 60.0,
+        every: float = 300.0,
+    ) -> Self:
+        """A pool of all clusters behind FIRST that serve a model to you.
+
+        The gateway's list is read when the pool is first used, and looked at again while it is
+        in use. A cluster that is in maintenance is left alone, and the others do its work.
+
+        Args:
+            model: The model's logical name; by default what `FIRST_MODEL` says.
+            clusters: Clusters that may be asked; by default all.
+            base_url: The gateway, as for `FirstEndpoint`.
+            token: The token, as for `FirstEndpoint`.
+            limits: What may be asked of each; by default what the gateway tells.
+            tags: Words that all of them carry, by which tasks require or forbid them.
+            price: What each costs.
+            policy: How clusters and requests that fail are treated.
+            budget: What all that use the pool together may use, until it is closed.
+            wait: Seconds for which a run or a call waits while no cluster answers; one that is
+                on its way is waited for longer.
+            every: Seconds between looks at the list.
+
+        Raises:
+            ValueError: If no model is named, the address is no URL, or a time is out of range.
+
+        Example:
+            ```python
+            pool = Pool.from_first("gpt-oss-120b")
+            ```
+        """
+        wanted = model_named(model, "Pool.from_first()")
+        some = (clusters,) if isinstance(clusters, str) else clusters
+        gateway = gateway_of(base_url, token)
+        federation = Federation(gateway, wanted, None if some is None else frozenset(some))
+        common = as_tags(tags, "Pool.from_first(tags=...)")
+
+        def make(instance: Instance) -> Endpoint:
+            return FirstEndpoint(
+                cluster_of(instance),
+                model=wanted,
+                base_url=base_url,
+                token=token,
+                limits=limits,
+                name=instance.name,
+                tags=common,
+                price=price,
+            )
+
+        return cls(Watched(federation, make, every, wait), policy=policy, budget=budget)
+
     def __repr__(self) -> str:
         if self._watched is not None:
             return f"Pool({len(self.endpoints)} instances of {self._watched.source.name})"
@@ -196,6 +263,7 @@ class Pool:
         Raises:
             ValueError: If the pool has one of that name.
             TypeError: If it is neither a URL nor an endpoint.
+            TypeError, ValueError: If its tags, its price or its actions make no sense.
         """
         dispatch_loop().wait_for(self._join(_endpoint(endpoint)))
 
@@ -323,8 +391,6 @@ class Pool:
         """On the loop where schedulers are made, so nobody sees half of it."""
         if any(each.name == endpoint.name for each in self.endpoints):
             raise ValueError(f"The pool has an endpoint named {endpoint.name} already.")
-        tags_of(endpoint)
-        price_of(endpoint)
         if self._scheduler is not None and self._scheduler.loop is asyncio.get_running_loop():
             self._allow((*self.endpoints, endpoint))
             self._scheduler.join(endpoint)
@@ -403,6 +469,8 @@ def _endpoint(given: str | Endpoint) -> Endpoint:
     if isinstance(given, str):
         return OpenAIEndpoint(given)
     if isinstance(given, Endpoint):
+        for says in (tags_of, price_of, actions_at):  # now, and not in the middle of a run
+            says(given)
         return given
     raise TypeError(
         f"A pool takes URLs and endpoints, not {type(given).__name__}; "

@@ -106,12 +106,7 @@ class FirstEndpoint:
         tags: Tags = (),
         price: Price | None = None,
     ) -> None:
-        wanted = model or os.environ.get(MODEL_VARIABLE, "").strip()
-        if not wanted:
-            raise ValueError(
-                f"FirstEndpoint({cluster!r}) names no model; say model=..., or set "
-                f"{MODEL_VARIABLE}."
-            )
+        wanted = model_named(model, f"FirstEndpoint({cluster!r})")
         self._model = wanted
         self._cluster = cluster
         self._framework = framework
@@ -285,6 +280,18 @@ class FirstEndpoint:
             credentials = self._gateway.credentials
             message += f" It was asked with {credentials.describe()}; {credentials.remedy()}"
         return self._http.failure(fault.kind, message, status)
+
+
+def model_named(model: str | None, by: str) -> str:
+    """The model that is meant: as given, or as `FIRST_MODEL` says.
+
+    Raises:
+        ValueError: If neither names one.
+    """
+    wanted = model or os.environ.get(MODEL_VARIABLE, "").strip()
+    if not wanted:
+        raise ValueError(f"{by} names no model; say model=..., or set {MODEL_VARIABLE}.")
+    return wanted
 
 
 def _unfit(request: Request, body: bytes) -> str | None:

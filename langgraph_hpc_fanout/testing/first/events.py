@@ -33,12 +33,12 @@ def event(body: object) -> bytes:
 def chunks(endpoint: str, request: Mapping[str, Any], answer: Mapping[str, Any]) -> list[bytes]:
     """A good answer as vLLM streams it, less `[DONE]`: pieces, the finish, and usage if wanted."""
     parts = _chat(answer) if endpoint == CHAT else _text(answer)
-    head = {key: answer[key] for key in ("id", "created", "model")}
+    head = {key: answer.get(key) for key in ("id", "created", "model")}
     head["object"] = "chat.completion.chunk" if endpoint == CHAT else "text_completion"
     events = [event({**head, "choices": [part]}) for part in parts]
     options = request.get("stream_options")
     if isinstance(options, dict) and options.get("include_usage"):
-        events.append(event({**head, "choices": [], "usage": answer["usage"]}))
+        events.append(event({**head, "choices": [], "usage": answer.get("usage")}))
     return events
 
 
@@ -58,15 +58,25 @@ def timed_out(seconds: float) -> bytes:
     )
 
 
-def failed(message: str, code: int) -> bytes:
-    """The function on the node has failed, seen through Globus Compute."""
+def failed(body: bytes) -> bytes:
+    """The function on the node has failed, seen through Globus Compute.
+
+    Only errors in vLLM's earlier form, with `object` at the top, are passed on. Of all others
+    neither the text nor the status is left (FIRST 085b7e8, streaming.py).
+    """
+    try:
+        told = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        told = None
+    if isinstance(told, dict) and told.get("object") == "error":
+        return event(told)
     return event(
         {
             "object": "error",
-            "message": message,
+            "message": "An error occurred during processing",
             "type": "InternalServerError",
             "param": None,
-            "code": code,
+            "code": 500,
         }
     )
 

@@ -14,7 +14,7 @@ def line(event: Event) -> str:
         f"{event['node']}: {event['done']}/{event['total']} done, {event['ok']} ok, "
         f"{failures(event)} failed{kinds}, {event['in_flight']} in flight, "
         f"{items_per_second(event):.1f} items/s, {tokens_per_second(event):.0f} tokens/s, "
-        f"{event['seconds']:.1f} s{_and(cost(event))}"
+        f"{event['seconds']:.1f} s{_and(cost(event))}{_and(waiting(event))}"
     )
 
 
@@ -53,6 +53,12 @@ def cost(event: Event) -> str:
         for now, whole, words in amounts
         if whole
     )
+
+
+def waiting(event: Event) -> str:
+    """For what the run waits; empty where it need not."""
+    words = event.get("waiting")
+    return f"waiting: {words}" if words else ""
 
 
 def counted(event: Event) -> str:

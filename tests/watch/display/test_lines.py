@@ -112,3 +112,28 @@ def test_a_program_without_stderr(capsys):
         patch.setattr("sys.stderr", None)
         StderrLines().show(event())
     assert capsys.readouterr() == ("", "")
+
+
+QUEUED = "no endpoint can be asked for m (m on sophia is queued)"
+
+
+def test_the_line_says_for_what_a_run_waits():
+    assert line(event(waiting=QUEUED)) == f"{LINE}, waiting: {QUEUED}"
+
+
+def test_a_wait_is_told_soon_and_then_every_minute(caplog):
+    caplog.set_level(logging.INFO, "langgraph_hpc_fanout")
+    lines = LogLines()
+    at = []
+
+    def show(start, end, **fields):
+        for second in range(start, end):
+            count = len(caplog.messages)
+            lines.show(event(seconds=float(second), **fields))
+            at.extend([second] * (len(caplog.messages) - count))
+
+    show(0, 12)
+    show(12, 200, waiting=QUEUED)
+    show(200, 212, waiting="no endpoint can be asked for m (m on sophia is loading)")
+    show(212, 223)
+    assert at == [5, 10, 15, 75, 135, 195, 200, 212, 217, 222]
