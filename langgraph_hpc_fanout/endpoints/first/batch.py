@@ -59,6 +59,7 @@ _TRIES = 3
 """Of a submit whose answer says that it may be otherwise in a moment."""
 _UNLISTED_SECONDS = 60.0
 """For which a batch that was about to be submitted may not be listed yet."""
+_NOT_READY = 503
 _TOO_LONG = "maximum context length"
 """What vLLM says of a request that is longer than its context."""
 _AT_ONCE = 512
@@ -191,6 +192,7 @@ class FirstBatchEndpoint:
         self.models: Mapping[str, str] = {}
         self._served: Served | None = None
         self._unusable: Failure | None = None
+        self._not_ready: Failure | None = None
         self._failed_in_a_row = 0
         self._too_long: dict[str, Failure] = {}
         self._listeners = Listeners()
@@ -214,7 +216,7 @@ class FirstBatchEndpoint:
     async def close(self) -> None:
         """Wait for no batch any more; those under way go on."""
         closing, self._closing = self._closing, None
-        self._unusable = None
+        self._unusable = self._not_ready = None
         if closing is not None and self._loop is asyncio.get_running_loop():
             closing.set()
         await self._http.close()
@@ -223,6 +225,11 @@ class FirstBatchEndpoint:
         """Find the model in the gateway's list, and see that the user has no other batch."""
         if self._unusable is not None:
             return Health(ok=False, failure=self._unusable)
+        if (not_ready := self._not_ready) is not None:
+            # Whoever has just woken the model for live requests cannot submit a batch for it
+            # (FIRST 3dde68d, endpoints/globus_compute.py); only another submit tells.
+            self._not_ready = None
+            return Health(ok=False, failure=not_ready, retry_after=self._poll)
         try:
             if (failure := await self._find()) is not None:
                 return Health(ok=False, failure=failure)
@@ -366,6 +373,7 @@ class FirstBatchEndpoint:
                     "cold", failure.message, failure.status, False, self.name
                 )
             if failure.kind == "auth" or failure is self._unusable or tries == _TRIES:
+                self._not_ready = failure if failure.status == _NOT_READY else None
                 raise _TroubleError(failure)
             await self._nap(self._poll if code or tries > 1 else min(1.0, self._poll))
         raise AssertionError("the last try returns or raises")
