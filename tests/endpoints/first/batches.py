@@ -9,7 +9,7 @@ GPT = "gpt-oss-120b"
 FREE = Quotas(requests=None, user_tokens=None, model_tokens=None)
 QUICK = Batching(tokens_per_second=1e9)
 AT_ONCE = ColdStart(queued=0.0, starting=0.0)
-FRESH = Times(batch_status=0.0, trigger=2.0)
+FRESH = Times(batch_status=0.0)
 
 
 def gateway_over(directory, **settings):

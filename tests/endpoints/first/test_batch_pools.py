@@ -55,7 +55,7 @@ def test_a_mixed_pool_answers_every_item_once(gateway, tmp_path, faults):
     fake = gateway(batching=slow, faults=faults, latency=0.05)
     token = fake.token()
     live = FirstEndpoint(
-        "sophia", model=GPT, base_url=fake.url, token=token, limits=Limits(concurrency=4)
+        "metis", model=GPT, base_url=fake.url, token=token, limits=Limits(concurrency=4)
     )
     batch = batch_over(fake, tmp_path, token=token, least=100)
     items = molecules(1_000)
@@ -79,7 +79,7 @@ def test_what_is_too_long_for_a_batch_is_asked_elsewhere(gateway, tmp_path, is_m
     fake = gateway(batching=replace(QUICK, context=200), latency=0.02)
     token = fake.token()
     live = FirstEndpoint(
-        "sophia", model=GPT, base_url=fake.url, token=token, limits=Limits(concurrency=4)
+        "metis", model=GPT, base_url=fake.url, token=token, limits=Limits(concurrency=4)
     )
     batch = batch_over(fake, tmp_path, token=token)
     items = [{"smiles": f"C{number}" + "x" * 2_000 * (number < 3)} for number in range(200)]
@@ -97,7 +97,7 @@ def test_few_items_are_no_batch(gateway, tmp_path):
     fake = gateway()
     token = fake.token()
     live = FirstEndpoint(
-        "sophia", model=GPT, base_url=fake.url, token=token, limits=Limits(concurrency=4)
+        "metis", model=GPT, base_url=fake.url, token=token, limits=Limits(concurrency=4)
     )
     items = molecules(50)
     with Pool([live, batch_over(fake, tmp_path, token=token, least=100)]) as pool:
