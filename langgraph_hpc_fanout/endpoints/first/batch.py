@@ -136,7 +136,7 @@ class FirstBatchEndpoint:
     Example:
         ```python
         Pool([
-            FirstEndpoint("sophia", model="gpt-oss-120b"),
+            FirstEndpoint("metis", model="gpt-oss-120b"),
             FirstBatchEndpoint(
                 "sophia", model="gpt-oss-120b", directory="/eagle/my-project/batches"
             ),
