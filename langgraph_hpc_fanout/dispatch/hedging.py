@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _SECONDS = 0.25
 """Least seconds between two looks for requests that are late."""
+_REST = 2e-5
+"""Seconds between two looks for each request that is looked at: a hundred times what it takes."""
 _SOON = 1.0
 """Seconds until another look at a job of which something waits."""
 _DRAWS = 4
@@ -125,9 +127,11 @@ class Hedging:
             else:
                 wait = min(wait, left)
         overdue.sort(key=_by_patience)
-        if all(self._hedge(job, ticket, lane) for _, ticket, lane in overdue):
-            return wait
-        return _SECONDS
+        # Of a hundred thousand in a queue a look takes long, so it is taken rarely.
+        rest = max(_SECONDS, _REST * len(job.in_flight))
+        if not all(self._hedge(job, ticket, lane) for _, ticket, lane in overdue):
+            return rest
+        return rest if wait == math.inf and rest > _SECONDS else max(wait, rest)
 
     def _hedge(self, job: Job, ticket: Ticket, lane: Lane) -> bool:
         """Ask elsewhere for what a request asks; False if that cannot be done, of no request."""
@@ -143,7 +147,7 @@ class Hedging:
         """A lane with room that is not known to be slow, and is not this; known ones first."""
         usual, avoid, unknown = self._estimates.pace(job.kind), {busy}, None
         for _ in range(_DRAWS):
-            if (lane := self._idle.pick(job, avoid)) is None:
+            if (lane := self._idle.pick(job, avoid)) is None or lane.is_bulk:
                 break
             if lane.width.pace is None:
                 unknown = unknown or lane

@@ -67,8 +67,8 @@ class IdleLanes:
             lane = lanes[int(draw() * len(lanes))]
             if not lane.has_room:
                 self.discard(lane)
-            elif lane in avoid or not job.may_use(lane):
-                in_vain += 1  # there is room, but not for this job
+            elif lane in avoid or lane.is_bulk or not job.may_use(lane):
+                in_vain += 1  # there is room, but not for this job, or not for a single request
             elif found is not None:
                 return lane if lane.load < found.load else found
             elif not lane.load:
@@ -83,5 +83,6 @@ def _least_busy(lanes: list[Lane], job: Job, avoid: Collection[Lane]) -> Lane | 
     return min(fit, key=_load_of) if fit else None
 
 
-def _load_of(lane: Lane) -> int:
-    return lane.load
+def _load_of(lane: Lane) -> tuple[bool, int]:
+    """What gathers requests is the last to be offered one."""
+    return lane.is_bulk, lane.load

@@ -224,6 +224,13 @@ class Job:
             return True
         return not lane.serves and not lane.condition.is_hot
 
+    def is_left_to_others(self, lane: Lane, lanes: Iterable[Lane]) -> bool:
+        """Whether lanes that take its tickets one by one serve it besides this, or may come to."""
+        return not self._keeps and any(
+            other is not lane and not other.is_bulk and self.may_be_served_by(other)
+            for other in lanes
+        )
+
     def awaits(self, lane: Lane) -> bool:
         """Whether a lane that is on its way will serve it."""
         return lane.state is State.STARTING and self.may_use(lane)

@@ -28,6 +28,10 @@ _REFUSALS = 3
 """Refusals in a row that pause a wide lane. One among answers is a stray, or a gateway's share
 for somebody else, and holds up only the request that met it."""
 _WIDE = 8
+_TURN = 64
+"""Tickets that are gathered in a row, before others may run."""
+_LOOK_SECONDS = 0.01
+"""Between two looks for more tickets, while they are being made."""
 
 
 class Lane:
@@ -50,6 +54,7 @@ class Lane:
         self.condition = Condition()
         self.in_flight = 0
         self.width = Width(endpoint, lambda: self.in_flight)
+        self.is_bulk = endpoint.bundling.least > 1
         self.account = Account(endpoint)
         self._scheduler = scheduler
         self._loop = asyncio.get_running_loop()
@@ -180,6 +185,8 @@ class Lane:
         bundling = self.endpoint.bundling
         if bundling.max_items == 1:
             return 1
+        if self.is_bulk:
+            return min(self._scheduler.bulk_for(self, bundling), bundling.max_items)
         return self._factoring.size(self._scheduler.waiting(self), bundling)
 
     async def _next(self) -> Bundle | None:
@@ -187,6 +194,8 @@ class Lane:
         while True:
             if self._gate is not None:
                 taken = await self._take_gated(self._gate)
+            elif self.is_bulk:
+                taken = await self._gather()
             else:
                 taken = self._take() if self._pulls else []
             bundle = bundle_of(self, taken, self._scheduler.cashier)
@@ -207,6 +216,26 @@ class Lane:
             if (pair := self._scheduler.take(self)) is None:
                 break
             taken.append(pair)
+        return taken
+
+    async def _gather(self) -> list[tuple[Job, Ticket]]:
+        """Take as many as there are to be, while they are being made.
+
+        Requests are made when they are asked for, and items read only a little before that.
+        """
+        taken: list[tuple[Job, Ticket]] = []
+        most = min(self._size(), self._room())
+        patient_until = self._loop.time() + self.endpoint.bundling.linger
+        while len(taken) < most and self._pulls:
+            if (pair := self._scheduler.take(self)) is not None:
+                taken.append(pair)
+                if len(taken) % _TURN == 0:
+                    await asyncio.sleep(0)
+                patient_until = self._loop.time() + self.endpoint.bundling.linger
+            elif self._scheduler.waiting(self) and self._loop.time() < patient_until:
+                await asyncio.sleep(_LOOK_SECONDS)
+            else:
+                break
         return taken
 
     async def _take_gated(self, gate: Gate) -> list[tuple[Job, Ticket]]:

@@ -20,7 +20,7 @@ from langgraph_hpc_fanout.dispatch.pacing.gate import SharedRates
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError, explain, in_short, why_not
 from langgraph_hpc_fanout.dispatch.retry import RetryBudget
-from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Action, Endpoint
+from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Action, Bundling, Endpoint
 from langgraph_hpc_fanout.endpoints.tags import are_admitted
 from langgraph_hpc_fanout.records import Failure, Reply
 
@@ -289,6 +289,23 @@ class Scheduler:
         """About how many tickets the lane could take, one after another."""
         return sum(job.waiting() for job in self._jobs if job.may_use(lane))
 
+    def bulk_for(self, lane: Lane, bundling: Bundling) -> int:
+        """About how many tickets make a bundle of many that may be long on its way.
+
+        Of what others serve, too, they keep a share, and all of it where it is little.
+
+        Returns:
+            0 when there is nothing that is worth while.
+        """
+        own = shared = 0
+        for job in self._jobs:
+            if job.may_use(lane):
+                if job.is_left_to_others(lane, self.lanes):
+                    shared += job.waiting()
+                else:
+                    own += job.waiting()
+        return own + (int(bundling.share * shared) if shared >= bundling.least else 0)
+
     def may_have_work(self, lane: Lane) -> bool:
         """Whether asking for one more ticket is worth while."""
         return any(job.may_have_work() and job.may_use(lane) for job in self._jobs)
@@ -305,7 +322,7 @@ class Scheduler:
     def _act(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
         failure = reply.failure
         if failure is None:
-            self._learn(job, ticket, reply, seconds)
+            self._learn(job, ticket, reply, lane, seconds)
             self.settle(job, ticket, reply, lane, seconds)
             return
         action = lane.actions[failure.kind]
@@ -418,8 +435,8 @@ class Scheduler:
         self._tell(lane, action, reply, delay)
         if not ticket.open or job.leave_to_twin(ticket):
             return  # it was the last lane, and the job is aborted; or it is asked elsewhere, too
-        if action is Action.PROBE and self._is_early(job):
-            ticket.stop_clock()
+        if action is Action.PROBE and (lane.is_bulk or self._is_early(job)):
+            ticket.stop_clock()  # it is the bundle that was not taken, however long that lasts
         last = _last_moment(job, ticket)
         in_time = now + delay < last or (now < last and self._may_go_elsewhere(job, ticket, lane))
         if ticket.faults >= job.retry.attempts or not in_time:
@@ -430,7 +447,9 @@ class Scheduler:
         if last < math.inf:
             expired = (job, ticket, reply, lane, seconds)
             ticket.expiry = self.loop.call_at(last, self._settle_waiting, *expired)
-        if action is Action.TRY_AGAIN and job.retries is not None and not job.retries.take(now):
+        # A bundle of many that fails is one failure, and no storm.
+        is_charged = action is Action.TRY_AGAIN and not lane.is_bulk
+        if is_charged and job.retries is not None and not job.retries.take(now):
             job.park(ticket, avoid=lane, until=now + delay, now=now)
             self._set_timer(now + job.retries.wait(now))
             return
@@ -445,7 +464,7 @@ class Scheduler:
             lane.refused(failure, reply.retry_after, delay)
         elif action is Action.PROBE:
             lane.chill(failure)
-        elif lane.condition.faulted() and self._may_eject():
+        elif not lane.is_bulk and lane.condition.faulted() and self._may_eject():
             lane.eject(failure)
 
     def _may_eject(self) -> bool:
@@ -473,10 +492,12 @@ class Scheduler:
             for other in self.lanes
         )
 
-    def _learn(self, job: Job, ticket: Ticket, reply: Reply, seconds: float) -> None:
+    def _learn(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane, seconds: float) -> None:
         """Take in how much an answer took."""
         if (usage := reply.usage) is not None:
-            self._estimates.learn(job.kind, ticket.request, usage, seconds)
+            # How long one of many was at it, nobody knows.
+            if not lane.is_bulk:
+                self._estimates.learn(job.kind, ticket.request, usage, seconds)
             self._hedging.answered(usage.total_tokens)
 
     # -- endings --------------------------------------------------------------------------

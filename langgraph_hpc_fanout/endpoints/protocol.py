@@ -44,6 +44,11 @@ class Bundling:
         linger: Seconds that a bundle smaller than the window waits for company.
         queues: Whether a bundle may wait before it is worked on, for a batch scheduler's sake.
             `Retry.timeout` is then the endpoint's to keep, from where the work begins.
+        least: Requests below which a bundle is not worth while: fewer are left to endpoints that
+            take them one by one, where there are any. With more than one, a bundle is gathered
+            for as long as there are more requests to be made, and is tried again as a whole.
+        share: Of what waits, how much a bundle takes where such endpoints serve it, too, so that
+            they have the rest to work on meanwhile. Only with `least`.
     """
 
     max_items: int = 1
@@ -53,6 +58,8 @@ class Bundling:
     max_bundles: int | None = None
     linger: float = 0.0
     queues: bool = False
+    least: int = 1
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

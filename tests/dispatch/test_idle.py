@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from properties import repeatable
@@ -19,6 +20,7 @@ class Seat:
     load: int
     has_room: bool = True
     serves: bool = True
+    is_bulk: bool = False
 
 
 class Everybody:
@@ -38,6 +40,14 @@ def test_of_a_few_the_least_busy_is_picked():
     lanes = [Seat(3), Seat(1), Seat(0, has_room=False), Seat(0, serves=False), Seat(2)]
     assert idle_lanes(lanes).pick(Everybody) is lanes[1]
     assert idle_lanes(lanes).pick(Everybody, avoid=[lanes[1]]) is lanes[4]
+
+
+@pytest.mark.parametrize("others", [3, 100])
+def test_what_gathers_requests_is_the_last_to_be_offered_one(others):
+    bulk = Seat(0, is_bulk=True)
+    idle = idle_lanes([bulk, *(Seat(5) for _ in range(others))])
+    assert all(idle.pick(Everybody) is not bulk for _ in range(50))
+    assert idle_lanes([bulk, Seat(0, has_room=False)]).pick(Everybody) is bulk
 
 
 def test_of_many_one_with_little_to_do_is_picked():

@@ -14,7 +14,6 @@ from uuid import UUID
 from yarl import URL
 
 from langgraph_hpc_fanout.endpoints.globus_compute.faults import Trouble
-from langgraph_hpc_fanout.endpoints.globus_compute.listeners import Listeners
 from langgraph_hpc_fanout.endpoints.globus_compute.losses import Losses
 from langgraph_hpc_fanout.endpoints.globus_compute.pace import Pace, parts_of
 from langgraph_hpc_fanout.endpoints.globus_compute.session import Part, Session, Traffic
@@ -29,6 +28,7 @@ from langgraph_hpc_fanout.endpoints.globus_compute.shipping import (
 )
 from langgraph_hpc_fanout.endpoints.globus_compute.submitter import MOST_BYTES
 from langgraph_hpc_fanout.endpoints.limits import Limits
+from langgraph_hpc_fanout.endpoints.listeners import Listeners
 from langgraph_hpc_fanout.endpoints.models import Models, as_mapping, id_of
 from langgraph_hpc_fanout.endpoints.price import Price
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Bundling, Health, Listener, Sent

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from langgraph_hpc_fanout.endpoints.globus_compute.listeners import Listeners
+from langgraph_hpc_fanout.endpoints.listeners import Listeners
 from langgraph_hpc_fanout.endpoints.protocol import Sent
 
 SENT = [Sent("task", "group", ("a", "b"), 1.0)]

@@ -1,4 +1,4 @@
-"""Who is told of the bundles that the service has."""
+"""Who is told of the bundles that are worked on elsewhere."""
 
 from __future__ import annotations
 

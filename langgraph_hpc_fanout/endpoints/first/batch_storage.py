@@ -1,0 +1,123 @@
+"""Where the files of batches are: on a file system that the cluster sees, or carried there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from langgraph_hpc_fanout.endpoints.first.batch_file import (
+    name_of,
+    results_pattern,
+    write_file,
+)
+from langgraph_hpc_fanout.records import Request
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+Upload = Callable[[Path], str | Awaitable[str]]
+"""Carries a local file to the cluster; returns its path there."""
+
+Fetch = Callable[[str], str | os.PathLike[str] | Awaitable[str | os.PathLike[str]]]
+"""Carries a file of the cluster here, by its path there; returns its local path."""
+
+
+class Storage:
+    """Puts files where batches read them, and gets those that they have written.
+
+    Args:
+        directory: Where files are written: one that the cluster sees under the same path, or,
+            with `upload`, any; None for the directory of temporary files.
+        upload: Carries a file to the cluster; called in a thread unless it is a coroutine
+            function.
+        fetch: Carries one back.
+
+    Raises:
+        ValueError: If that leaves no way there and back.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str] | None,
+        upload: Upload | None,
+        fetch: Fetch | None,
+    ) -> None:
+        if (upload is None) != (fetch is None):
+            raise ValueError("A batch needs upload= and fetch=, or neither of them.")
+        if upload is None and (directory is None or not Path(directory).is_absolute()):
+            raise ValueError(
+                f"A batch's directory={directory!r} must be an absolute path that the cluster "
+                "sees, too; or give upload= and fetch=."
+            )
+        self._directory = Path(tempfile.gettempdir() if directory is None else directory)
+        self._upload = upload
+        self._fetch = fetch
+
+    @property
+    def output_folder(self) -> str | None:
+        """Where results are to be written, as the cluster names it; None for where it likes."""
+        return str(self._directory) if self._upload is None else None
+
+    async def put(self, batch: str, requests: Sequence[Request], served: str) -> str:
+        """Write a batch's file; returns its path on the cluster.
+
+        Args:
+            batch: Its name.
+            requests: Its requests, in the order of their positions.
+            served: The id of their model.
+
+        Raises:
+            OSError: If it cannot be written.
+            ValueError: If `upload` has given it another name, by which it is not found again.
+            Exception: Whatever `upload` raises.
+        """
+        path = self._directory / name_of(batch)
+        await asyncio.to_thread(write_file, path, batch, requests, served)
+        if self._upload is None:
+            return str(path)
+        try:
+            there = str(await _called(self._upload, path))
+        finally:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+        if PurePosixPath(there).name != path.name:
+            raise ValueError(f"upload= put {path.name} at {there!r}; it must keep its name")
+        return there
+
+    async def get(self, path: str) -> Path:
+        """Where a file of the cluster is here.
+
+        Raises:
+            FileNotFoundError: If it is not there, yet: shared file systems may be late.
+            Exception: Whatever `fetch` raises.
+        """
+        here = Path(path if self._fetch is None else await _called(self._fetch, path))
+        if not await asyncio.to_thread(here.exists):
+            raise FileNotFoundError(f"{here} does not exist")
+        return here
+
+    async def partial(self, batch: str) -> list[Path]:
+        """Results of a batch that does not say where they are; none where they are not here."""
+        if self._upload is not None:
+            return []
+        pattern = results_pattern(batch)
+        return await asyncio.to_thread(lambda: sorted(self._directory.glob(pattern)))
+
+    async def clear(self, batch: str) -> None:
+        """Remove the file of a batch that has ended, where that is ours; its results stay."""
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread((self._directory / name_of(batch)).unlink, missing_ok=True)
+
+
+async def _called(function: Callable[[A], R | Awaitable[R]], argument: A) -> R:
+    """What a user's function returns, sync or async."""
+    if inspect.iscoroutinefunction(function):
+        result: R = await function(argument)
+        return result
+    given = await asyncio.to_thread(function, argument)
+    return await given if isinstance(given, Awaitable) else given
