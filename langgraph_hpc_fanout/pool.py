@@ -8,10 +8,10 @@ import os
 import resource
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langgraph_hpc_fanout.dispatch.calls import Calls
 from langgraph_hpc_fanout.dispatch.costs.budget import Budget
@@ -21,12 +21,15 @@ from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.endpoints.credentials import ApiKey
+from langgraph_hpc_fanout.endpoints.first.endpoint import FirstEndpoint, model_meant
+from langgraph_hpc_fanout.endpoints.first.gateway import FEDERATED, gateway_of
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.models import Models
 from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
 from langgraph_hpc_fanout.endpoints.price import Price, price_of
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint
 from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags, tags_of
+from langgraph_hpc_fanout.instances.clusters import LOOK_SECONDS, GatewayList, ServingCluster
 from langgraph_hpc_fanout.instances.instance import Instance
 from langgraph_hpc_fanout.instances.listing import Change
 from langgraph_hpc_fanout.instances.sources import source_of
@@ -69,7 +72,7 @@ class Pool:
 
     def __init__(
         self,
-        endpoints: str | Endpoint | Iterable[str | Endpoint] | Watched,
+        endpoints: str | Endpoint | Iterable[str | Endpoint] | Watched[Any],
         *,
         policy: Policy = Policy(),
         budget: Budget | None = None,
@@ -92,7 +95,7 @@ class Pool:
         self._calls: dict[tuple[Any, ...], Calls] = {}
         self._finalizer: weakref.finalize[Any, Any] | None = None
         self._watched = watched
-        self._watch: Watch | None = None
+        self._watch: Watch[Any] | None = None
         self._is_told = False
 
     @classmethod
@@ -167,6 +170,80 @@ class Pool:
             settings: What `from_instances` takes.
         """
         return cls.from_instances(source, **settings)
+
+    @classmethod
+    def from_first(
+        cls,
+        model: str | None = None,
+        *,
+        clusters: Collection[str] | None = None,
+        base_url: str | None = None,
+        token: ApiKey | None = None,
+        limits: Limits | Literal["discover"] = "discover",
+        tags: Tags = (),
+        price: Price | None = None,
+        policy: Policy = Policy(),
+        budget: Budget | None = None,
+    ) -> Self:
+        """A pool of the clusters behind FIRST, ALCF's gateway, that serve a model to you.
+
+        The gateway is asked for its list when the pool is first used, and about each minute
+        while it is in use: clusters that begin to serve the model join, those that end leave.
+        Each is a `FirstEndpoint`. Version 2 has no list and finds a cluster itself; there the
+        pool is one endpoint, or one for each of `clusters`.
+
+        Args:
+            model: The model's logical name, such as `gpt-oss-120b`. By default what
+                `FIRST_MODEL` says.
+            clusters: The only clusters to ask; by default all that serve the model.
+            base_url: The gateway; by default `FIRST_API_BASE`, else ALCF's.
+            token: The token, or where it comes from, as for `FirstEndpoint`.
+            limits: What may be asked of each; by default what the gateway tells.
+            tags: Words that all of them carry, by which tasks require or forbid them; each
+                carries `cluster=<its name>` besides.
+            price: What each costs.
+            policy: How clusters and requests that fail are treated.
+            budget: What all that use the pool together may use, until it is closed.
+
+        Raises:
+            ValueError: If no model or an empty list of clusters is named, or the address is no
+                URL.
+
+        Example:
+            ```python
+            pool = Pool.from_first("gpt-oss-120b")
+            ```
+        """
+        wanted = model_meant(model, "Pool.from_first()")
+        if isinstance(clusters, str) or (clusters is not None and not clusters):
+            raise ValueError(
+                f"Pool.from_first(clusters={clusters!r}) must be a list of names such as "
+                "['sophia', 'metis']; leave it out for all that serve the model."
+            )
+        common = as_tags(tags, "Pool.from_first(tags=...)")
+        gateway = gateway_of(base_url, token)
+
+        def at(cluster: str, framework: str | None = None, name: str | None = None) -> Endpoint:
+            return FirstEndpoint(
+                cluster,
+                framework,
+                wanted,
+                base_url=base_url,
+                token=token,
+                limits=limits,
+                name=name,
+                tags=common | {f"cluster={cluster}"},
+                price=price,
+            )
+
+        def make(each: ServingCluster) -> Endpoint:
+            return at(each.served.cluster, each.served.framework, each.name)
+
+        if gateway.is_second:
+            return cls(map(at, clusters or (FEDERATED,)), policy=policy, budget=budget)
+        source = GatewayList(gateway, wanted, clusters)
+        watched = Watched(source, make, every=LOOK_SECONDS, wait=0.0)
+        return cls(watched, policy=policy, budget=budget)
 
     def __repr__(self) -> str:
         if self._watched is not None:
@@ -340,18 +417,18 @@ class Pool:
             for lane in [each for each in self._scheduler.lanes if each.name == name]:
                 self._scheduler.leave(lane)
 
-    def _watch_of(self, scheduler: Scheduler) -> Watch | None:
+    def _watch_of(self, scheduler: Scheduler) -> Watch[Any] | None:
         if self._watched is None:
             return None
         follow = weakref.WeakMethod(self._follow)  # a pool that nobody holds is to be closed
 
-        def change(change: Change) -> None:
+        def change(change: Change[Any]) -> None:
             if (call := follow()) is not None:
                 call(scheduler, change)
 
         return Watch(self._watched, scheduler, change)
 
-    def _follow(self, scheduler: Scheduler, change: Change) -> None:
+    def _follow(self, scheduler: Scheduler, change: Change[Any]) -> None:
         """Let listed instances leave and join, on the loop; all at once, for they may be many."""
         assert self._watched is not None  # noqa: S101 - there is a watch
         left = set(change.left)
@@ -433,7 +510,7 @@ def _allow_connections(wanted: int) -> int | None:
     return allowed if allowed < needed else None
 
 
-def _abandon(scheduler: Scheduler, watch: Watch | None) -> None:
+def _abandon(scheduler: Scheduler, watch: Watch[Any] | None) -> None:
     """Close the connections of a pool that was garbage collected."""
     dispatch = dispatch_loop()
     if dispatch.loop is scheduler.loop:

@@ -1,0 +1,114 @@
+"""The clusters of a FIRST gateway that serve a model, as its list has them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from langgraph_hpc_fanout.endpoints.first.catalogue import (
+    Served,
+    clusters_of,
+    read_catalogue,
+    why_not,
+)
+from langgraph_hpc_fanout.endpoints.first.faults import fault_of
+from langgraph_hpc_fanout.endpoints.first.gateway import Gateway
+from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS, Answer, shown
+from langgraph_hpc_fanout.instances.instance import InstancesError, Reading
+
+LOOK_SECONDS = 60.0
+"""Between looks at the gateway's list: a request of its user's 600 in a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingCluster:
+    """A cluster that serves the model to this user.
+
+    Attributes:
+        name: The cluster's name and the model's own.
+        served: Its framework, and the model's id there.
+    """
+
+    name: str
+    served: Served
+
+
+class GatewayList:
+    """What a gateway lists of one model.
+
+    Args:
+        gateway: The gateway.
+        model: The model's logical name.
+        clusters: The only clusters that are wanted; None for all.
+    """
+
+    advice = ""
+
+    def __init__(
+        self, gateway: Gateway, model: str, clusters: Collection[str] | None = None
+    ) -> None:
+        self._gateway = gateway
+        self._model = model
+        self._clusters = clusters
+
+    @property
+    def name(self) -> str:
+        """The gateway's address."""
+        return shown(self._gateway.root)
+
+    async def look(self) -> Reading[ServingCluster]:
+        """The clusters that serve the model now.
+
+        Raises:
+            InstancesError: If the gateway refuses the token.
+        """
+        client = self._gateway.client(self.name)
+        try:
+            path = "list-endpoints"
+            answer = await self._gateway.look(client, path, keep=LOOK_SECONDS * 0.9)
+        except EXCHANGE_ERRORS as error:
+            failure = client.failure_from(error)
+            if failure.kind == "auth":
+                raise InstancesError(failure.message, "auth") from error
+            return Reading(is_complete=False, absent=failure.message.rstrip("."))
+        finally:
+            await client.close()
+        if answer.status == 200:
+            return self._read(answer.raw)
+        return self._refused(answer)
+
+    def _read(self, raw: bytes) -> Reading[ServingCluster]:
+        try:
+            catalogue = read_catalogue(raw)
+        except ValueError as error:
+            fault = f"{self.name}: {error}; is that the root of a FIRST gateway?"
+            return Reading(faults=(fault,), is_complete=False)
+        found = clusters_of(catalogue, self._model)
+        if self._clusters is not None:
+            found = [each for each in found if each.cluster in self._clusters]
+        return Reading(tuple(map(_serving, found)), tuple(self._faults(catalogue, found)))
+
+    def _faults(self, catalogue: Sequence[Served], found: Sequence[Served]) -> Iterable[str]:
+        """Why clusters that are wanted do not serve it; one will do, unless they are named."""
+        if self._clusters is not None:
+            missing = set(self._clusters) - {each.cluster for each in found}
+        elif found:
+            missing = set()
+        else:
+            missing = {each.cluster for each in catalogue}
+            if not missing:
+                return ["FIRST lists no models for you; ask ALCF for access."]
+        return [why_not(catalogue, self._model, cluster) for cluster in sorted(missing)]
+
+    def _refused(self, answer: Answer) -> Reading[ServingCluster]:
+        fault = fault_of(answer.status, answer.raw, answer.retry_after)
+        credentials = self._gateway.credentials
+        message = credentials.redact(f"{self.name} answered {answer.status}: {fault.message}")
+        if fault.login:
+            asked = f"It was asked with {credentials.describe()}; {credentials.remedy()}"
+            raise InstancesError(f"{message} {asked}", "auth")
+        return Reading(is_complete=False, absent=message.rstrip("."))
+
+
+def _serving(served: Served) -> ServingCluster:
+    return ServingCluster(f"{served.cluster}/{served.model.rpartition('/')[2]}", served)
