@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langgraph_hpc_fanout import reducers
+    from langgraph_hpc_fanout.chat_first import ChatFIRST
     from langgraph_hpc_fanout.dispatch.costs.budget import Budget
     from langgraph_hpc_fanout.dispatch.policy import Policy
     from langgraph_hpc_fanout.dispatch.retry import Retry
+    from langgraph_hpc_fanout.endpoints.first.endpoint import FirstEndpoint
     from langgraph_hpc_fanout.endpoints.function import FunctionEndpoint
     from langgraph_hpc_fanout.endpoints.globus_compute.endpoint import GlobusComputeEndpoint
     from langgraph_hpc_fanout.endpoints.globus_compute.losses import Losses
@@ -50,6 +52,7 @@ _HOMES = {
     "Budget": "dispatch.costs.budget",
     "Bundling": "endpoints.protocol",
     "ChatError": "records",
+    "ChatFIRST": "chat_first",
     "Csv": "items.delimited",
     "DeadLetters": "items.dead_letters",
     "Endpoint": "endpoints.protocol",
@@ -88,6 +91,7 @@ __all__ = [
     "Budget",
     "Bundling",
     "ChatError",
+    "ChatFIRST",
     "Csv",
     "DeadLetters",
     "Endpoint",

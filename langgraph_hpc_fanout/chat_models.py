@@ -8,9 +8,9 @@ one chunk.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Protocol, Self, cast
+from typing import Any, ClassVar, Literal, Protocol, Self, cast
 
 import orjson
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -32,8 +32,7 @@ from langgraph_hpc_fanout.records import ChatError, Failure, Reply, Request
 from langgraph_hpc_fanout.tasks.keys import content_key
 from langgraph_hpc_fanout.tasks.schema import MisfitError, Schema
 
-_PROVIDER = "hpc-fanout"
-_OF_THE_ENDPOINTS = {
+OF_THE_ENDPOINTS = {
     "openai_api_base": "base_url",
     "openai_organization": "organization",
     "openai_proxy": "openai_proxy",
@@ -91,6 +90,10 @@ class PoolChatModel(BaseChatOpenAI):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
+    _not_ours: ClassVar[Mapping[str, str]] = OF_THE_ENDPOINTS
+    _provider: ClassVar[str] = "hpc-fanout"
+    _made_by: ClassVar[str] = "pool.chat_model"
+
     pool: SkipValidation[Lanes] = Field(exclude=True, repr=False)
     model_name: str = Field(default="", alias="model")
     retry: Retry = Retry()
@@ -102,15 +105,15 @@ class PoolChatModel(BaseChatOpenAI):
         """Make no client: the pool has the connections. Replaces langchain-openai's."""
         if wrong := [
             shown
-            for field, shown in _OF_THE_ENDPOINTS.items()
+            for field, shown in self._not_ours.items()
             if field in self.model_fields_set and getattr(self, field)
         ]:
             raise ValueError(
-                f"pool.chat_model({wrong[0]}=...) belongs to the pool: give it to its endpoints."
+                f"{self._made_by}({wrong[0]}=...) belongs to the pool: give it to its endpoints."
             )
         if self.request_timeout is not None:
             if not isinstance(self.request_timeout, int | float):
-                raise ValueError("pool.chat_model(timeout=...) takes seconds, one number.")
+                raise ValueError(f"{self._made_by}(timeout=...) takes seconds, one number.")
             self.retry = replace(self.retry, timeout=float(self.request_timeout))
         if self.max_retries is not None:
             self.retry = replace(self.retry, attempts=self.max_retries + 1)
@@ -120,7 +123,7 @@ class PoolChatModel(BaseChatOpenAI):
 
     @property
     def _llm_type(self) -> str:
-        return _PROVIDER
+        return self._provider
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
@@ -129,7 +132,7 @@ class PoolChatModel(BaseChatOpenAI):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
-        params["ls_provider"] = _PROVIDER
+        params["ls_provider"] = self._provider
         return params
 
     def get_token_ids(self, text: str) -> list[int]:

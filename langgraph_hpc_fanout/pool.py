@@ -8,7 +8,7 @@ import os
 import resource
 import weakref
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -18,10 +18,10 @@ from langgraph_hpc_fanout.dispatch.costs.budget import Budget
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError
-from langgraph_hpc_fanout.dispatch.retry import Retry
+from langgraph_hpc_fanout.dispatch.retry import Retry, actions_at
 from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.endpoints.credentials import ApiKey
-from langgraph_hpc_fanout.endpoints.first.endpoint import FirstEndpoint, model_meant
+from langgraph_hpc_fanout.endpoints.first.endpoint import FirstEndpoint, model_named
 from langgraph_hpc_fanout.endpoints.first.gateway import FEDERATED, gateway_of
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.models import Models
@@ -29,7 +29,7 @@ from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
 from langgraph_hpc_fanout.endpoints.price import Price, price_of
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint
 from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags, tags_of
-from langgraph_hpc_fanout.instances.clusters import LOOK_SECONDS, GatewayList, ServingCluster
+from langgraph_hpc_fanout.instances.federation import Federation, ServingCluster
 from langgraph_hpc_fanout.instances.instance import Instance
 from langgraph_hpc_fanout.instances.listing import Change
 from langgraph_hpc_fanout.instances.sources import source_of
@@ -63,6 +63,7 @@ class Pool:
     Raises:
         ValueError: If there are none, or two have the same name.
         TypeError: If one is neither a URL nor an endpoint.
+        TypeError, ValueError: If the tags, the price or the actions of one make no sense.
 
     Example:
         ```python
@@ -176,7 +177,7 @@ class Pool:
         cls,
         model: str | None = None,
         *,
-        clusters: Collection[str] | None = None,
+        clusters: str | Iterable[str] | None = None,
         base_url: str | None = None,
         token: ApiKey | None = None,
         limits: Limits | Literal["discover"] = "discover",
@@ -184,41 +185,46 @@ class Pool:
         price: Price | None = None,
         policy: Policy = Policy(),
         budget: Budget | None = None,
+        wait: float = 60.0,
+        every: float = 300.0,
     ) -> Self:
-        """A pool of the clusters behind FIRST, ALCF's gateway, that serve a model to you.
+        """A pool of all clusters behind FIRST that serve a model to you.
 
-        The gateway is asked for its list when the pool is first used, and about each minute
-        while it is in use: clusters that begin to serve the model join, those that end leave.
-        Each is a `FirstEndpoint`. Version 2 has no list and finds a cluster itself; there the
-        pool is one endpoint, or one for each of `clusters`.
+        The gateway's list is read when the pool is first used, and looked at again while it is
+        in use. A cluster that is in maintenance is left alone, and the others do its work.
+        Version 2 has no list and finds a cluster itself; there the pool is one endpoint, or one
+        for each of `clusters`.
 
         Args:
-            model: The model's logical name, such as `gpt-oss-120b`. By default what
-                `FIRST_MODEL` says.
-            clusters: The only clusters to ask; by default all that serve the model.
-            base_url: The gateway; by default `FIRST_API_BASE`, else ALCF's.
-            token: The token, or where it comes from, as for `FirstEndpoint`.
+            model: The model's logical name; by default what `FIRST_MODEL` says.
+            clusters: Clusters that may be asked; by default all.
+            base_url: The gateway, as for `FirstEndpoint`.
+            token: The token, as for `FirstEndpoint`.
             limits: What may be asked of each; by default what the gateway tells.
-            tags: Words that all of them carry, by which tasks require or forbid them; each
-                carries `cluster=<its name>` besides.
+            tags: Words that all of them carry, by which tasks require or forbid them.
             price: What each costs.
             policy: How clusters and requests that fail are treated.
             budget: What all that use the pool together may use, until it is closed.
+            wait: Seconds for which a run or a call waits while no cluster answers; one that is
+                on its way is waited for longer.
+            every: Seconds between looks at the list.
 
         Raises:
-            ValueError: If no model or an empty list of clusters is named, or the address is no
-                URL.
+            ValueError: If no model is named, the list of clusters is empty, the address is no URL,
+                or a time is out of range.
 
         Example:
             ```python
             pool = Pool.from_first("gpt-oss-120b")
             ```
         """
-        wanted = model_meant(model, "Pool.from_first()")
-        if isinstance(clusters, str) or (clusters is not None and not clusters):
+        wanted = model_named(model, "Pool.from_first()")
+        some = (clusters,) if isinstance(clusters, str) else clusters
+        named = None if some is None else tuple(dict.fromkeys(some))
+        if named == ():
             raise ValueError(
-                f"Pool.from_first(clusters={clusters!r}) must be a list of names such as "
-                "['sophia', 'metis']; leave it out for all that serve the model."
+                "Pool.from_first(clusters=...) is empty; name some, or leave it out for all that "
+                "serve the model."
             )
         common = as_tags(tags, "Pool.from_first(tags=...)")
         gateway = gateway_of(base_url, token)
@@ -232,18 +238,17 @@ class Pool:
                 token=token,
                 limits=limits,
                 name=name,
-                tags=common | {f"cluster={cluster}"},
+                tags=common,
                 price=price,
             )
 
         def make(each: ServingCluster) -> Endpoint:
             return at(each.served.cluster, each.served.framework, each.name)
 
-        if gateway.is_second:
-            return cls(map(at, clusters or (FEDERATED,)), policy=policy, budget=budget)
-        source = GatewayList(gateway, wanted, clusters)
-        watched = Watched(source, make, every=LOOK_SECONDS, wait=0.0)
-        return cls(watched, policy=policy, budget=budget)
+        source = Federation(gateway, wanted, named)
+        watched = Watched(source, make, every, wait)
+        endpoints = map(at, named or (FEDERATED,)) if gateway.is_second else watched
+        return cls(endpoints, policy=policy, budget=budget)
 
     def __repr__(self) -> str:
         if self._watched is not None:
@@ -273,6 +278,7 @@ class Pool:
         Raises:
             ValueError: If the pool has one of that name.
             TypeError: If it is neither a URL nor an endpoint.
+            TypeError, ValueError: If its tags, its price or its actions make no sense.
         """
         dispatch_loop().wait_for(self._join(_endpoint(endpoint)))
 
@@ -400,8 +406,6 @@ class Pool:
         """On the loop where schedulers are made, so nobody sees half of it."""
         if any(each.name == endpoint.name for each in self.endpoints):
             raise ValueError(f"The pool has an endpoint named {endpoint.name} already.")
-        tags_of(endpoint)
-        price_of(endpoint)
         if self._scheduler is not None and self._scheduler.loop is asyncio.get_running_loop():
             self._allow((*self.endpoints, endpoint))
             self._scheduler.join(endpoint)
@@ -480,6 +484,8 @@ def _endpoint(given: str | Endpoint) -> Endpoint:
     if isinstance(given, str):
         return OpenAIEndpoint(given)
     if isinstance(given, Endpoint):
+        for says in (tags_of, price_of, actions_at):  # now, and not in the middle of a run
+            says(given)
         return given
     raise TypeError(
         f"A pool takes URLs and endpoints, not {type(given).__name__}; "

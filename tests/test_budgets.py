@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from graphs import build, molecules, right_answers
+from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_hpc_fanout import (
     Budget,
@@ -12,16 +13,19 @@ from langgraph_hpc_fanout import (
     FanOutNode,
     FunctionEndpoint,
     Journal,
+    Limits,
     OpenAIEndpoint,
     Pool,
     Price,
     Prompt,
     reducers,
 )
+from langgraph_hpc_fanout.testing.fleet import Fault
 
 SOLUBLE = Prompt("Is {smiles} soluble?", max_tokens=16)
 OPEN = Prompt("Is {smiles} soluble?")
 PRICE = Price(input=1.0, output=2.0)
+CONFIG = {"configurable": {"thread_id": "1"}}
 
 
 def priced(fleet):
@@ -73,6 +77,32 @@ def test_a_spent_budget_is_failures_and_a_larger_one_goes_on(fake_fleet, pool_ov
     second = run(120)
     assert right_answers(second["predictions"], items)
     assert fleet.record().arrived == 200
+
+
+@pytest.mark.parametrize(
+    ("requests", "failures"), [(100, {}), (90, {"budget": 10}), (50, {"budget": 50})]
+)
+def test_a_run_that_goes_on_has_what_it_left_of_its_budget(
+    fake_fleet, pool_over, tmp_path, requests, failures
+):
+    fleet = fake_fleet(faults=(Fault("http_401", contains="C50 ", times=1),))
+    pool = pool_over(OpenAIEndpoint(fleet.urls[0], limits=Limits(concurrency=1)))
+    journal = Journal(tmp_path / "run")
+
+    def goes_on(saver, requests):
+        budget = Budget(requests=requests)
+        return build(pool, task=SOLUBLE, budget=budget, journal=journal, checkpointer=saver)
+
+    saver = InMemorySaver()
+    with pytest.raises(FanOutError, match="answered 401"):
+        goes_on(saver, 100).invoke({"molecules": molecules(100)}, CONFIG)
+    assert fleet.record().served == 51
+    report = goes_on(saver, requests).invoke(None, CONFIG)["report"]
+    assert report["failures"] == failures
+    assert fleet.record().served == 1 + requests
+    # What was spent by a run is not spent by the next one, which asks only what is missing.
+    again = goes_on(InMemorySaver(), 50).invoke({"molecules": molecules(100)}, CONFIG)
+    assert again["report"]["ok"] == 100
 
 
 def test_two_runs_share_the_budget_of_their_pool(fake_fleet):

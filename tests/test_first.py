@@ -10,7 +10,14 @@ from graphs import build, molecules, right_answers
 
 from langgraph_hpc_fanout import FanOutError, Limits, Pool
 from langgraph_hpc_fanout.endpoints.first import endpoint as module
-from langgraph_hpc_fanout.testing.first import Cluster, ColdStart, FirstFake, Model, Quotas, UsageLimits
+from langgraph_hpc_fanout.testing.first import (
+    Cluster,
+    ColdStart,
+    FirstFake,
+    Model,
+    Quotas,
+    UsageLimits,
+)
 
 GPT = "gpt-oss-120b"
 OPENAI_GPT = "openai/gpt-oss-120b"
@@ -25,7 +32,7 @@ def pool_from():
     pools = []
 
     def make(fake, model=GPT, **settings):
-        settings = {"limits": UNHURRIED, "token": fake.token(), **settings}
+        settings = {"limits": UNHURRIED, "wait": 0.0, "token": fake.token(), **settings}
         pools.append(Pool.from_first(model, base_url=fake.url, **settings))
         return pools[-1]
 
@@ -45,55 +52,17 @@ def served(fake):
     return {name: model.served for name, model in fake.record().models.items() if model.served}
 
 
-def test_all_clusters_that_serve_the_model_work_on_a_run(pool_from):
-    with FirstFake(quotas=FREE, latency=0.01) as fake:
-        pool = pool_from(fake)
-        assert pool.endpoints == (), "nothing is asked before the pool is used"
-        ask(pool, 300)
-        where = served(fake)
-        assert sorted(where) == [
-            "metis/gpt-oss-120b",
-            "minerva/openai/gpt-oss-120b",
-            "sophia/openai/gpt-oss-120b",
-        ]
-        assert sum(where.values()) == 300
-        assert min(where.values()) > 30
-        assert fake.record().probes["list-endpoints"] == 1, "the pool and its lanes ask once"
-        assert fake.record().users["alice"].throttled == 0
-
-
-def test_clusters_may_be_named_and_told_apart_by_tags(pool_from):
+def test_a_cluster_that_is_named_and_not_there_is_said_at_once(pool_from):
     with FirstFake(quotas=FREE) as fake:
-        ask(pool_from(fake, clusters=["sophia", "metis"]), 40, require="cluster=metis")
-        assert served(fake) == {"metis/gpt-oss-120b": 40}
-
-
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"model": "gpt-oss-120"}, "did you mean 'openai/gpt-oss-120b'"),
-        ({"clusters": ["sofia"]}, "FIRST lists no models of sofia for you"),
-        ({"token": "AgForged"}, "answered 401: .*set api_key="),
-    ],
-)
-def test_a_pool_that_cannot_be_is_said_before_anything_is_asked(pool_from, settings, says):
-    with FirstFake(quotas=FREE) as fake:
-        with pytest.raises(FanOutError, match=says) as caught:
-            build(pool_from(fake, **settings)).invoke({"molecules": molecules(3)})
-        assert "AgForged" not in str(caught.value)
+        pool = pool_from(fake, clusters=["metis", "sofia"])
+        with pytest.raises(FanOutError, match="FIRST lists no models of sofia for you"):
+            build(pool).invoke({"molecules": molecules(3)})
         assert served(fake) == {}
 
 
-@pytest.mark.parametrize("clusters", [[], "sophia"])
-def test_clusters_are_a_list_of_names(clusters):
-    with pytest.raises(ValueError, match="must be a list of names such as"):
-        Pool.from_first(GPT, clusters=clusters, token="t")
-
-
-def test_a_pool_names_a_model(monkeypatch):
-    monkeypatch.delenv("FIRST_MODEL", raising=False)
-    with pytest.raises(ValueError, match=r"Pool.from_first\(\) names no model"):
-        Pool.from_first(token="t")
+def test_some_cluster_is_named_or_all_are_meant():
+    with pytest.raises(ValueError, match="is empty; name some, or leave it out"):
+        Pool.from_first(GPT, clusters=[], token="t")
 
 
 def test_a_gateway_that_is_not_there(pool_from):
@@ -176,11 +145,11 @@ def test_deployments_of_version_2_are_asked_by_name(pool_from):
 
 
 def test_a_model_that_version_2_does_not_have(pool_from):
-    with (
-        FirstFake(version=2, quotas=WIDE) as fake,
-        pytest.raises(FanOutError, match="Model nobody/nothing does not exist"),
-    ):
-        build(pool_from(fake, "nobody/nothing")).invoke({"molecules": molecules(3)})
+    with FirstFake(version=2, quotas=WIDE) as fake:
+        state = build(pool_from(fake, "nobody/nothing")).invoke({"molecules": molecules(3)})
+    (failure, *others) = state["failures"]
+    assert len(others) == 2
+    assert "Model nobody/nothing does not exist" in str(failure)
 
 
 def test_the_first_refusal_of_version_2_loads_a_model_that_is_waited_for(pool_from):

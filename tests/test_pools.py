@@ -19,6 +19,7 @@ from langgraph_hpc_fanout import (
     Pool,
     Prompt,
 )
+from langgraph_hpc_fanout.endpoints.protocol import Action
 from langgraph_hpc_fanout.testing import FakeFleet
 from langgraph_hpc_fanout.testing.fleet import Fault
 
@@ -128,6 +129,29 @@ def test_a_pool_that_is_not_in_use_may_change(pool_over):
     pool.add(FunctionEndpoint(lambda request: "one", name="one"))
     pool.remove("two")
     assert asyncio.run(pool.chat_model().ainvoke("Hello")).content == "one"
+
+
+@pytest.mark.parametrize(
+    ("actions", "says"),
+    [
+        ({"timeout": "GIVE_UP"}, "one has the action 'GIVE_UP' for 'timeout'; give it an Action"),
+        ({"timeout": "the item fails"}, "one has the action 'the item fails' for 'timeout'"),
+        ({"time-out": Action.GIVE_UP}, "one has an action for 'time-out', which is no kind"),
+        (Action.GIVE_UP, "one has the actions <Action.GIVE_UP: .*>; give it a mapping"),
+        ((), r"one has the actions \(\); give it a mapping"),
+    ],
+)
+def test_actions_of_an_endpoint_that_mean_nothing_are_refused(pool_over, actions, says):
+    one, two = (FunctionEndpoint(lambda request: "yes", name=name) for name in ("one", "two"))
+    one.actions = actions
+    with pytest.raises((TypeError, ValueError), match=says):
+        Pool([two, one])
+    pool = pool_over([two])
+    with pytest.raises((TypeError, ValueError), match=says):
+        pool.add(one)
+    assert pool.endpoints == (two,)
+    one.actions = {"timeout": Action.GIVE_UP}
+    pool.add(one)
 
 
 @pytest.mark.parametrize("order", ["longest_first", "by_prefix"])

@@ -16,6 +16,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 
 from langgraph_hpc_fanout import (
+    Budget,
     FanOutError,
     FanOutNode,
     Journal,
@@ -215,6 +216,24 @@ def test_an_abort_in_a_level(summarising, pool_over, tmp_path, kept):
     assert graph.invoke(None, CONFIG)["predictions"] == merged(SIZE)
     first_level = 0 if journal else 2 * 13
     assert fleet.record().served == first_level + (4 if journal else 5)
+
+
+# -- what it may use --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("requests", [11, 10])
+def test_a_budget_is_one_for_all_levels(summarising, pool_over, requests):
+    """The fan-out needs nine, and the tree eleven: 5, 3, 2 and 1."""
+    fleet = summarising()
+    budget = Budget(requests=requests)
+    graph = tree_graph(pool_over(fleet.urls), reducers.tree(MERGE, fan_in=2), budget=budget)
+    if requests == 11:
+        assert graph.invoke({"molecules": molecules(9)})["predictions"] == merged(9)
+    else:
+        says = "level 4 have (.*)The tree's budget of 10 requests is spent: 10 used, and one more"
+        with pytest.raises(FanOutError, match=says):
+            graph.invoke({"molecules": molecules(9)})
+    assert fleet.record().served == 9 + requests
 
 
 # -- the end in mid-level ---------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from langgraph_hpc_fanout import __version__
-from langgraph_hpc_fanout.cli import auth
+from langgraph_hpc_fanout.cli import auth, endpoints
 
 app = typer.Typer(
     name="hpc-fanout",
@@ -17,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.add_typer(auth.app, name="auth")
+app.add_typer(endpoints.app, name="endpoints")
 
 
 def _show_version(wanted: bool) -> None:

@@ -26,11 +26,12 @@ def status(
     one of FIRST_API_BASE, by default ALCF's.
     """
     # Imported here, because `--help` is not to wait for an HTTP client.
-    from langgraph_hpc_fanout.cli import gateway, standing  # noqa: PLC0415
+    from langgraph_hpc_fanout.cli import standing  # noqa: PLC0415
+    from langgraph_hpc_fanout.endpoints.first.gateway import root_of  # noqa: PLC0415
     from langgraph_hpc_fanout.tokens import find_token_source  # noqa: PLC0415
 
     try:
-        url = gateway.from_environment()
+        url = root_of(None)
     except ValueError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None

@@ -1,4 +1,4 @@
-"""FIRST's gateway: where it is, and its question of who asks."""
+"""FIRST's question of who asks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from yarl import URL
 from langgraph_hpc_fanout.endpoints.chat import error_message
 from langgraph_hpc_fanout.endpoints.proxies import proxy_for
 
-VARIABLE = "FIRST_API_BASE"
-DEFAULT = "https://inference-api.alcf.anl.gov/resource_server"
-_ROOT = "/resource_server"
 _SECONDS = 20.0
 _REFUSALS = (401, 403)
 _UNKNOWN = (404, 405)
@@ -42,27 +39,6 @@ class Answer:
     said: str = ""
     name: str | None = None
     username: str | None = None
-
-
-def from_environment() -> URL:
-    """The gateway's root, of `FIRST_API_BASE` or ALCF's.
-
-    The variable may hold the address of one cluster's models, as agent frameworks set it
-    (`.../resource_server/metis/api/v1`); the root is what comes before the cluster.
-
-    Raises:
-        ValueError: If the variable holds no URL.
-    """
-    value = os.environ.get(VARIABLE, "").strip() or DEFAULT
-    try:
-        url = URL(value)
-    except ValueError:
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError(f"{VARIABLE} holds no URL of a gateway; set it to one such as {DEFAULT}.")
-    before, root, _ = url.path.partition(_ROOT)
-    path = before + root if root else url.path.rstrip("/")
-    return url.with_user(None).with_path(path)
 
 
 def whoami(root: URL, token: str) -> Answer:

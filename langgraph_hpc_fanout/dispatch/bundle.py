@@ -9,6 +9,7 @@ from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.records import Failure
 
 if TYPE_CHECKING:
+    from langgraph_hpc_fanout.dispatch.costs.cashier import Cashier
     from langgraph_hpc_fanout.dispatch.lane import Lane
 
 
@@ -22,9 +23,10 @@ class Bundle:
     Attributes:
         awaited: How many of them somebody still waits for.
         lost: Why the send is stopped although they are waited for; None when it is not.
+        timers: What ends tickets whose time is up before that of the others.
     """
 
-    __slots__ = ("awaited", "jobs", "lane", "lost", "scope", "tickets")
+    __slots__ = ("awaited", "jobs", "lane", "lost", "scope", "tickets", "timers")
 
     def __init__(self, lane: Lane, taken: list[tuple[Job, Ticket]]) -> None:
         self.lane = lane
@@ -33,6 +35,7 @@ class Bundle:
         self.awaited = len(taken)
         self.lost: Failure | None = None
         self.scope: asyncio.Timeout | None = None
+        self.timers: list[asyncio.TimerHandle] = []
         for ticket in self.tickets:
             ticket.bundle = self
 
@@ -47,12 +50,18 @@ class Bundle:
         if self.scope is not None and not self.scope.expired():
             self.scope.reschedule(now)
 
+    def end(self) -> None:
+        """The send has ended: nothing of it is to ring any more."""
+        self.scope = None
+        for timer in self.timers:
+            timer.cancel()
 
-def bundle_of(lane: Lane, taken: list[tuple[Job, Ticket]]) -> Bundle | None:
-    """A bundle of what was taken, if anything was, and is still wanted."""
-    if len(taken) > 1:  # a client may end its job when asked for more
+
+def bundle_of(lane: Lane, taken: list[tuple[Job, Ticket]], cashier: Cashier) -> Bundle | None:
+    """A bundle of what was taken, if anything was, and is still wanted; the rest is paid back."""
+    wanted = [pair for pair in taken if pair[1].open]
+    if len(wanted) < len(taken):  # a client may end its job when asked for more
         for job, ticket in taken:
             if not ticket.open:
-                lane.account.give_back(job, ticket)
-        taken = [pair for pair in taken if pair[1].open]
-    return Bundle(lane, taken) if taken else None
+                cashier.give_back(job, ticket, lane)
+    return Bundle(lane, wanted) if wanted else None

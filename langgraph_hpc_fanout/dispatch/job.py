@@ -149,6 +149,7 @@ class Job:
         turns: Turns it has had, by its weight; of several jobs the one with the fewest is next.
         retries: What pays for its retries, once it was added to a scheduler.
         lost_at: Since when no lane is left that could serve it; None while there is one.
+        waiting_for: Why nobody can be asked now, in words, while it waits for somebody to come.
         late_after: Seconds after which its requests are late, once there are no more to send.
         purses: What pays for its requests: none where nothing has a price or a limit.
     """
@@ -185,6 +186,7 @@ class Job:
         self.turns = 0.0
         self.retries: RetryBudget | None = None
         self.lost_at: float | None = None
+        self.waiting_for: str | None = None
         self.late_after: float | None = None
         self._is_choosy = bool(self.require or self.forbid)
         self.in_flight: dict[Ticket, None] = {}  # in the order in which they were taken

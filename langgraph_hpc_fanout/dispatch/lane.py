@@ -14,6 +14,7 @@ from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.pacing.gate import Gate, gate_of
 from langgraph_hpc_fanout.dispatch.pacing.width import Width
 from langgraph_hpc_fanout.dispatch.retry import ACTIONS, actions_at
+from langgraph_hpc_fanout.dispatch.sharing import share
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint, Health
 from langgraph_hpc_fanout.endpoints.tags import tags_of
 from langgraph_hpc_fanout.records import Failure, Reply
@@ -52,6 +53,7 @@ class Lane:
         self.account = Account(endpoint)
         self._scheduler = scheduler
         self._loop = asyncio.get_running_loop()
+        self._shared = share(endpoint)
         self._limits = endpoint.limits
         self._gate = gate_of(endpoint.limits, self._loop.time, scheduler.shared_rates)
         self._worker_name = f"lane {endpoint.name}"
@@ -200,7 +202,7 @@ class Lane:
             if (pair := self._scheduler.take(self)) is None:
                 break
             taken.append(pair)
-        return bundle_of(self, taken)
+        return bundle_of(self, taken, self._scheduler.cashier)
 
     async def _take_gated(self, gate: Gate) -> Bundle | None:
         """Wait until one ticket may leave, and let go with it what may leave without a wait."""
@@ -221,7 +223,7 @@ class Lane:
                 ticket = pair[1]
                 ticket.charged = self._scheduler.expected_tokens(*pair)
                 gate.charge(ticket.charged)
-        return bundle_of(self, taken)
+        return bundle_of(self, taken, self._scheduler.cashier)
 
     # -- sending ------------------------------------------------------------------------
 
@@ -253,7 +255,7 @@ class Lane:
             message = f"{self.name} raised {type(error).__name__}: {error}"
             failure = Failure("transient", message, None, True, self.name)
         finally:
-            bundle.scope = None
+            bundle.end()
             self._bundles.discard(bundle)
             for position, pair in waiting.items():
                 self._answered(bundle, *pair, Reply(position, failure=failure), started)
@@ -286,7 +288,8 @@ class Lane:
         if len(ends) > 1:
             for end, job, ticket in zip(ends, bundle.jobs, bundle.tickets, strict=True):
                 if end < last:
-                    self._loop.call_at(end, self._overdue, bundle, job, ticket, now)
+                    timer = self._loop.call_at(end, self._overdue, bundle, job, ticket, now)
+                    bundle.timers.append(timer)
         return last
 
     def _late(self, started: float) -> Failure:
@@ -367,14 +370,14 @@ class Lane:
         await self.close()
 
     async def close(self) -> None:
-        """Stop everything and close the endpoint."""
+        """Stop everything, and close the endpoint unless another lane uses it."""
         self.condition.close()
         watching = self.width.stop()
         tasks = [each for each in (*self._workers, self._prober, watching) if each is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.endpoint.close()
+        await self._shared.close(self)
 
     def _give_back(self) -> None:
         """It is dead: what is in flight there is not waited for. Bundles in a queue may live on."""
@@ -427,7 +430,7 @@ class Lane:
     async def _ask_health(self) -> Health:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                await self.endpoint.open()
+                await self._shared.open(self)
                 health = await self.endpoint.probe()
                 if health.ok or health.retry_after is not None:
                     self.serves = frozenset(self.endpoint.models)

@@ -6,10 +6,12 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from langgraph_hpc_fanout.endpoints.protocol import Action, Endpoint
 from langgraph_hpc_fanout.records import FailureKind
 
+_EXAMPLE = 'such as {"timeout": Action.GIVE_UP}'
 _RETRIES_A_SECOND = 10.0
 """Those that time pays for, as in Finagle."""
 _SAVED_AT_FIRST = 100.0
@@ -33,9 +35,29 @@ ACTIONS: Mapping[FailureKind, Action] = MappingProxyType(
 
 
 def actions_at(endpoint: Endpoint) -> Mapping[FailureKind, Action]:
-    """What follows from failures at an endpoint: the table, with what is different there."""
-    own: Mapping[FailureKind, Action] = getattr(endpoint, "actions", {})
-    return {**ACTIONS, **own} if own else ACTIONS
+    """What follows from failures at an endpoint: the table, with what is different there.
+
+    Raises:
+        TypeError: If its own `actions` are no mapping, or one of them is no `Action`.
+        ValueError: If they name a kind of failure that there is not.
+    """
+    own: Any = getattr(endpoint, "actions", None)
+    if own is None:
+        return ACTIONS
+    if not isinstance(own, Mapping):
+        raise TypeError(f"{endpoint.name} has the actions {own!r}; give it a mapping, {_EXAMPLE}.")
+    for kind, action in own.items():
+        if kind not in ACTIONS:
+            raise ValueError(
+                f"{endpoint.name} has an action for {kind!r}, which is no kind of failure; "
+                f"known: {', '.join(ACTIONS)}."
+            )
+        if not isinstance(action, Action):
+            raise TypeError(
+                f"{endpoint.name} has the action {action!r} for {kind!r}; give it an Action, "
+                f"{_EXAMPLE}."
+            )
+    return {**ACTIONS, **own}
 
 
 @dataclass(frozen=True, slots=True)

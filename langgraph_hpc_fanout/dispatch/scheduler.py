@@ -18,7 +18,7 @@ from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.pacing.gate import SharedRates
 from langgraph_hpc_fanout.dispatch.policy import Policy
-from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError, explain, why_not
+from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError, explain, in_short, why_not
 from langgraph_hpc_fanout.dispatch.retry import RetryBudget
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Action, Endpoint
 from langgraph_hpc_fanout.endpoints.tags import are_admitted
@@ -163,6 +163,7 @@ class Scheduler:
                 lane.start()
         self._wake_all()
         self._check(job)
+        self._tell_what_for(job)
 
     def refresh(self, job: Job) -> None:
         """A job has more to feed."""
@@ -323,6 +324,7 @@ class Scheduler:
             if self._is_early(job):
                 job.stop_clocks()
             self._check(job)
+            self._tell_what_for(job)
         self._wake_all()  # what another lane was to have may be theirs now
 
     def _why_nobody(self, job: Job) -> list[Failure]:
@@ -350,7 +352,8 @@ class Scheduler:
         ]
         return "; ".join(served)
 
-    def _check(self, job: Job) -> None:
+    def _check(self, job: Job, now: float | None = None) -> None:
+        now = self.loop.time() if now is None else now
         # Of thousands of lanes few have a failure, and this is asked each time that one changes.
         failing = [lane for lane in self.lanes if lane.condition.failure is not None]
         if denied := _denied(lane for lane in failing if job.admits(lane.tags)):
@@ -359,7 +362,7 @@ class Scheduler:
             pass  # it is checked again when they are gone
         elif any(job.may_be_served_by(lane) for lane in self.lanes):
             job.lost_at = None
-        elif not self._is_worth_waiting(job):
+        elif not self._is_worth_waiting(job, now):
             self.abort(job, self._why_nobody(job))
 
     def _is_early(self, job: Job) -> bool:
@@ -368,9 +371,18 @@ class Scheduler:
             lane.condition.is_hot and job.may_use(lane) for lane in self.lanes
         )
 
-    def _is_worth_waiting(self, job: Job) -> bool:
+    def _tell_what_for(self, job: Job) -> None:
+        """Put into words what a job waits for, if nobody can be asked now."""
+        job.waiting_for = None
+        if self._is_early(job):
+            awaited = [lane.failure for lane in self.lanes if job.awaits(lane)]
+            job.waiting_for = in_short([each for each in awaited if each is not None])
+        elif job.lost_at is not None:
+            job.waiting_for = explain(self._why_nobody(job), job.model)
+
+    def _is_worth_waiting(self, job: Job, now: float) -> bool:
         """Whether a lane that has answered before may come back in time; they are probed."""
-        now, patience = self.loop.time(), self._policy.absence
+        patience = self._policy.absence
         if not any(
             lane.state is State.DEAD and lane.condition.has_answered and job.may_use(lane)
             for lane in self.lanes
@@ -378,7 +390,7 @@ class Scheduler:
             return False
         if job.lost_at is None and patience:
             job.lost_at = now
-            self.loop.call_later(patience, self._check_again, job)
+            self.loop.call_at(now + patience, self._check_again, job, now + patience)
             logger.warning(
                 "%s Waiting up to %g s for one to come back.",
                 explain(self._why_nobody(job), job.model),
@@ -386,9 +398,9 @@ class Scheduler:
             )
         return job.lost_at is not None and now < job.lost_at + patience
 
-    def _check_again(self, job: Job) -> None:
+    def _check_again(self, job: Job, when: float) -> None:
         if job.open:
-            self._check(job)
+            self._check(job, max(when, self.loop.time()))  # uvloop's timers ring a little early
 
     # -- failures -----------------------------------------------------------------------
 

@@ -330,6 +330,10 @@ class Log:
             if at := places[place]:
                 yield self._outcome(at, run, place, place // per_item, place % samples)
 
+    def length(self, run: str) -> int:
+        """How many places of a run are known, those without an outcome among them included."""
+        return len(self._catalog.places(run))
+
     def count(self, run: str, start: int, stop: int) -> int:
         """How many places of a run, from `start` up to `stop`, have an outcome."""
         places = self._catalog.places(run)[start:stop]

@@ -82,6 +82,11 @@ class Asking:
         """How many requests are under way."""
         return 0 if self._job is None else len(self._job.in_flight)
 
+    @property
+    def waiting_for(self) -> str | None:
+        """Why nobody can be asked now, in words, while it waits for somebody to come."""
+        return None if self._job is None else self._job.waiting_for
+
     async def start(self) -> None:
         """Find out which model is meant, and let lanes pull."""
         assert self._plan.pool is not None  # noqa: S101 - FanOutNode asks for one

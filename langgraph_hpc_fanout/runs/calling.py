@@ -115,6 +115,11 @@ class Calling:
         self._collecting = False
 
     @property
+    def waiting_for(self) -> str | None:
+        """Nobody: what calls wait for is theirs."""
+        return None
+
+    @property
     def in_flight(self) -> int:
         """How many calls are under way, or their outcomes on the way back."""
         return len(self._under_way) + len(self._done)

@@ -10,6 +10,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
+from langgraph_hpc_fanout.dispatch.costs.budget import Purse
 from langgraph_hpc_fanout.items.source import Readable
 from langgraph_hpc_fanout.journal.results import Results
 from langgraph_hpc_fanout.pool import Pool
@@ -26,6 +27,8 @@ from langgraph_hpc_fanout.watch.reporter import Writer
 class Levels:
     """Asks a prompt about a source and waits, with the pool, the journal and the retries of a plan.
 
+    All levels together have the plan's budget once, besides what the fan-out itself has spent.
+
     Args:
         plan: Of the fan-out whose outcomes are reduced.
         context: What the user's context overrides, it overrides here, too.
@@ -39,6 +42,7 @@ class Levels:
         self._config = config
         self._writer = writer
         self._run: Run | None = None
+        self._purse = Purse(plan.budget, "tree")
         self._cancelled = False
 
     def ask(self, source: Readable, prompt: Prompt, name: str, pool: Pool | None) -> Results:
@@ -63,7 +67,7 @@ class Levels:
             "level_of": self._plan.name,
             "started": time.time(),
         }
-        run = self._run = Run(new_run_id(), plan, {}, about)
+        run = self._run = Run(new_run_id(), plan, {}, about, self._purse.next())
         shard = plan.shard(0, source, 0, len(source))
         run.add(shard)
         if self._cancelled:
@@ -77,6 +81,7 @@ class Levels:
             run.cancel(INTERRUPTED, logging.WARNING)
             raise
         finally:
+            self._purse = run.purse
             run.unwatch(shard)
 
     def cancel(self) -> None:

@@ -28,6 +28,7 @@ from langgraph_hpc_fanout.runs.plan import Plan
 from langgraph_hpc_fanout.runs.reading import Place, Reader
 from langgraph_hpc_fanout.runs.recovery import Recovery
 from langgraph_hpc_fanout.runs.shard import Shard
+from langgraph_hpc_fanout.runs.spent import spent_by
 from langgraph_hpc_fanout.runs.work import Work
 from langgraph_hpc_fanout.tasks.keys import item_key
 from langgraph_hpc_fanout.tasks.runnable import RunnableTask
@@ -53,10 +54,16 @@ class Run:
         plan: What to do with each item.
         shared: Fields for all items.
         about: What a journal is to say of its items.
+        purse: What pays for it; by default it has the plan's budget for itself.
     """
 
     def __init__(
-        self, run_id: str, plan: Plan, shared: Mapping[str, Any], about: Mapping[str, Any] = NOTHING
+        self,
+        run_id: str,
+        plan: Plan,
+        shared: Mapping[str, Any],
+        about: Mapping[str, Any] = NOTHING,
+        purse: Purse | None = None,
     ) -> None:
         self.id = run_id
         self.plan = plan
@@ -84,7 +91,7 @@ class Run:
         self.recovery: Recovery | None = None
         self._recovering: asyncio.Task[None] | None = None
         self._answers = Answers(run_id, self.keeper)
-        self.purse = Purse(plan.budget)
+        self.purse = Purse(plan.budget) if purse is None else purse
         self._progress.purse = self.purse
 
     def __repr__(self) -> str:
@@ -263,6 +270,7 @@ class Run:
             if self._is_over():
                 return
             await self.keeper.open()
+            await self._count_what_was_spent()
             if self._is_over():
                 await self.keeper.close()
                 return
@@ -280,6 +288,12 @@ class Run:
         except Exception as error:
             logger.exception("The fan-out %s could not start", self.plan.name)
             self.fail(f"The fan-out {self.plan.name} could not start: {error!r}")
+
+    async def _count_what_was_spent(self) -> None:
+        """A run that goes on after an interruption has what it left of its budget."""
+        if self.plan.budget is not None and self.keeper.log is not None:
+            spent = await asyncio.to_thread(spent_by, self.keeper.log, self.id)
+            self.purse = self._progress.purse = self.purse.next(spent)
 
     def _is_over(self) -> bool:
         # A call, because type checkers take an attribute to stay as it was before an await.
@@ -464,9 +478,13 @@ class Run:
     def _in_flight(self) -> int:
         return sum(work.in_flight for work in self._works)
 
+    def _waiting_for(self) -> str | None:
+        return next((work.waiting_for for work in self._works if work.waiting_for), None)
+
     async def _tick(self) -> None:
         flushed = 0.0
         while True:
+            self._progress.waiting_for = self._waiting_for()
             self._reporter.show()
             await asyncio.sleep(_EVENT_SECONDS)
             if self.heed_ctrl_c and self._interrupt.interrupted():

@@ -21,6 +21,11 @@ class Work(Protocol):
         """How many are under way."""
         ...
 
+    @property
+    def waiting_for(self) -> str | None:
+        """Why nothing can be under way now, in words, while it waits for somebody to come."""
+        ...
+
     async def start(self) -> None:
         """Begin; nothing is under way before."""
         ...

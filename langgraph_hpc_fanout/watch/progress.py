@@ -32,6 +32,7 @@ class Progress:
         self.failures: Counter[str] = Counter()
         self.endpoints: Counter[str] = Counter()
         self.purse: Purse | None = None
+        self.waiting_for: str | None = None
         self._messages: dict[str, str] = {}
         self._node = node
         self._run = run
@@ -92,8 +93,14 @@ class Progress:
             "remaining_seconds": round(remaining / rate, 1) if rate else None,
             "tokens": {"prompt": self.prompt_tokens, "completion": self.completion_tokens},
             "endpoints": dict(self.endpoints),
+            **self._waiting(),
             **self._cost(),
         }
+
+    def _waiting(self) -> dict[str, Any]:
+        """What it waits for; nothing once all is done."""
+        waits = self.waiting_for is not None and self.done < self.total
+        return {"waiting": self.waiting_for} if waits else {}
 
     def _cost(self) -> dict[str, Any]:
         """What the run has cost; nothing where nothing has a price or a limit."""

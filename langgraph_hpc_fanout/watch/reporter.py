@@ -35,7 +35,7 @@ class Reporter:
         self._writers: dict[int, Writer] = {}
         self._displays: list[Display] = [LogLines()]
         self._has_chosen = False
-        self._streamed: tuple[int, int] | None = None
+        self._streamed: tuple[int, int, str | None] | None = None
         self._closed: tuple[int, int] | None = None
 
     def join(self, number: int, writer: Writer) -> None:
@@ -61,7 +61,7 @@ class Reporter:
             self._displays.append(display)
 
     def _stream(self, event: Mapping[str, Any], *, final: bool) -> None:
-        standing = (event["done"], event["in_flight"])
+        standing = (event["done"], event["in_flight"], event.get("waiting"))
         writer = next(iter(self._writers.copy().values()), None)
         if writer is None or (standing == self._streamed and not final):
             return

@@ -426,6 +426,44 @@ async def test_a_bundle_ends_with_the_last_who_waits_for_it():
         assert a.in_flight == dispatch.lanes["a"].in_flight == 0
 
 
+class RememberingLoop(VirtualTimeLoop):
+    """Virtual time that knows its timers."""
+
+    def __init__(self):
+        super().__init__()
+        self.timers = []
+
+    def call_at(self, *args, **options):
+        self.timers.append(super().call_at(*args, **options))
+        return self.timers[-1]
+
+    @property
+    def last_timer(self):
+        return max((timer.when() for timer in self.timers if not timer.cancelled()), default=0.0)
+
+
+@pytest.mark.parametrize("said", [None, "end", "hang"])
+def test_timers_of_a_bundle_end_with_it(said):
+    async def main():
+        a = Scripted("a", bundle=2, concurrency=2)
+        a.script = lambda call: said if call.nth == 1 else None
+        async with Dispatch(a) as dispatch:
+            await dispatch.scheduler.resolve("m")
+            short, long = Items(1, prefix="short"), Items(1, prefix="long")
+            job = dispatch.add(short, retry=Retry(timeout=10_000.0))
+            other = dispatch.add(long, retry=Retry(timeout=20_000.0))
+            await asyncio.sleep(5.0)
+            assert len(a.bundles[0]) == 2
+            dispatch.scheduler.remove(job)
+            dispatch.scheduler.remove(other)
+            await asyncio.sleep(1.0)
+            assert dispatch.lanes["a"].in_flight == 0
+            assert asyncio.get_running_loop().last_timer < now() + 1_000.0
+
+    with asyncio.Runner(loop_factory=RememberingLoop) as runner:
+        runner.run(main())
+
+
 @in_virtual_time
 async def test_jobs_share_a_bundle_and_one_may_leave_it():
     a = Scripted("a", bundle=8, latency=100, concurrency=8)

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from properties import repeatable
-from scripted import Dispatch, Items, Scripted, fail, in_virtual_time, now
+from scripted import BODY, Dispatch, Items, Scripted, fail, in_virtual_time, now
 
 from langgraph_hpc_fanout.dispatch.costs.budget import Budget, Purse
 from langgraph_hpc_fanout.dispatch.costs.charges import NO_CHARGE
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.endpoints.price import Price
+from langgraph_hpc_fanout.endpoints.protocol import Bundling
+from langgraph_hpc_fanout.records import Reply, Usage
 from langgraph_hpc_fanout.testing.virtual_time import run
 
 # A request of Items has a body of 15 bytes and 10 tokens to write: 281 tokens are reserved for it.
@@ -171,6 +173,27 @@ async def test_node_hours_are_shared_by_those_in_flight():
     assert purse.spent.node_hours == pytest.approx(10.0 * 2 / 3600, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("tells", "hours"),
+    [
+        ({"seconds": 6.0}, 4 * 6.0 / 3600),
+        ({"seconds": 6.0, "tries": 2}, 1_000.0 / 3600),
+        ({"seconds": None}, 1_000.0 / 3600),
+        ({"seconds": 900.0}, 1_000.0 / 3600),
+    ],
+    ids=str,
+)
+@in_virtual_time
+async def test_time_in_a_batch_schedulers_queue_is_no_node_time(tells, hours):
+    """Four requests in a bundle that waits for its nodes, and is back after 1,000 seconds."""
+    answer = Reply(0, body=BODY, usage=Usage(0, 10), **tells)
+    a = priced("a", Price(nodes=1), latency=1_000.0, script=lambda call: answer)
+    a.bundling = Bundling(max_items=4, min_items=4, queues=True)
+    _, purse = await ask(4, a, budget=Budget(node_hours=100.0))
+    assert len(a.bundles) == 1
+    assert purse.spent.node_hours == pytest.approx(hours, rel=1e-3)
+
+
 @in_virtual_time
 async def test_a_lanes_rate_does_not_hold_up_what_cannot_be_paid_for():
     a = Scripted("a", requests="1/s", concurrency=50)
@@ -215,6 +238,35 @@ async def test_an_endpoint_that_joins_must_have_a_price_too():
         dispatch.scheduler.join(priced("c"))
         await items.done.wait()
     assert items.lanes["c"] > 50
+
+
+class EndsWhenAsked(Items):
+    """A client that ends its job when it is asked for more than there is."""
+
+    def feed(self, most):
+        if not self.keys:
+            self.end()
+        return super().feed(1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("limits", [{}, {"requests": "100/s"}])
+@in_virtual_time
+async def test_what_is_given_back_is_offered_to_who_waits_for_it(count, limits):
+    """Nothing is in flight that could be settled: all that was taken is not sent after all."""
+    bundling = Bundling(max_items=8, min_items=8, max_bundles=1)
+    a = Scripted("a", concurrency=8, bundling=bundling, **limits)
+    dear = RESERVED + 400
+    async with Dispatch(a, budget=Budget(tokens=dear + RESERVED - 1)) as dispatch:
+        await dispatch.scheduler.resolve("m")
+        ends, fine = EndsWhenAsked(count, max_tokens=10), Items(1, prefix="fine", max_tokens=410)
+        job = dispatch.add(ends)
+        ends.end = lambda: dispatch.scheduler.remove(job)
+        dispatch.add(fine)
+        async with asyncio.timeout(100.0):
+            await fine.done.wait()
+    assert [call.key for call in a.calls] == ["fine0"]
+    assert fine.kinds == {None: 1}
 
 
 says = st.lists(

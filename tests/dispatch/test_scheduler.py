@@ -9,7 +9,7 @@ from collections import deque
 
 import pytest
 import uvloop
-from scripted import Dispatch, Items, Scripted, ask, fail, in_virtual_time, now
+from scripted import CoarseLoop, Dispatch, Items, Scripted, ask, fail, in_virtual_time, now
 
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.reasons import explain
@@ -501,6 +501,20 @@ async def test_a_walltime_end_of_all_at_once_can_be_waited_for_as_long_as_it_tak
         items = await dispatch.ask(3_000, retry=Retry(patience=3_600.0))
     assert items.kinds == {None: 3_000}
     assert 730.0 < now() < 800.0
+
+
+def test_a_wait_for_absent_endpoints_ends_although_its_timer_rings_early():
+    async def main():
+        async with Dispatch(*fleet_away(10.0, math.inf), policy=Policy(absence=3.0004)) as dispatch:
+            items = Items(3_000)
+            job = dispatch.add(items)
+            while job.lost_at is None:
+                await asyncio.sleep(0.1)
+            await items.done.wait()
+            assert now() == pytest.approx(job.lost_at + 3.0, abs=0.1), "not with a later probe"
+
+    with asyncio.Runner(loop_factory=CoarseLoop) as runner:
+        runner.run(main())
 
 
 @in_virtual_time

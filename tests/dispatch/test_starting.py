@@ -78,6 +78,33 @@ async def test_items_that_found_it_gone_have_all_their_time_when_it_is_back():
 
 
 @in_virtual_time
+async def test_what_a_job_waits_for_is_told_in_words():
+    a = Scripted("a", probe=starting(COLD_START))
+    b = Scripted("b", models=["other"])
+    async with Dispatch(a, b) as dispatch:
+        job = dispatch.add(items := Items(3))
+        await asyncio.sleep(1.0)
+        assert job.waiting_for == "The model is queued."
+        later = dispatch.add(Items(1))
+        assert later.waiting_for == "The model is queued."
+        await items.done.wait()
+        assert job.waiting_for is None
+
+
+@in_virtual_time
+async def test_who_waits_for_one_that_is_gone_says_so():
+    a = Scripted("a", script=lambda call: "cold" if 5 <= call.at < 50 else None)
+    a.health = lambda number: not 5 <= now() < 50
+    async with Dispatch(a) as dispatch:
+        job = dispatch.add(items := Items(100))
+        await asyncio.sleep(20.0)
+        assert job.waiting_for == "No endpoint can be used: a is away."
+        await items.done.wait()
+        assert job.waiting_for is None
+    assert items.kinds == {None: 100}
+
+
+@in_virtual_time
 async def test_nobody_is_probed_for_nobody():
     a = Scripted("a", probe=starting(COLD_START))
     async with Dispatch(a) as dispatch:

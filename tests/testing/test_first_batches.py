@@ -277,7 +277,7 @@ async def test_a_line_that_cannot_be_served_has_an_error(client, tmp_path):
 
 
 async def test_each_chunk_loads_the_model_anew(client, tmp_path):
-    alice = client(time_scale=1e5, batching=Batching(chunk=10))
+    alice = client(batching=Batching(chunk=10))
     _, made = await submit(alice, write(tmp_path, [line(n, COLD) for n in range(25)]), COLD)
     await ended(alice, made["batch_id"])
     _, text = await alice.get(f"/v1/batches/{made['batch_id']}/result")

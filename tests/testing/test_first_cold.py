@@ -141,6 +141,16 @@ async def test_an_idle_model_is_unloaded_after_two_hours(client):
     assert await status_of(alice, HOT) == "running"
 
 
+@pytest.mark.parametrize("begins", [0.1, 0.7, 1e3 / 3, 12_345.678, 1e7 / 7])
+async def test_those_who_wait_are_served_whenever_the_clock_began(client, begins):
+    alice = client(cold_start=ColdStart(queued=0.1, starting=0.2))
+    alice.fake.advance(begins)
+    alice.token = alice.fake.token()
+    [asked] = await ask_and_wait(alice)
+    alice.fake.advance(0.5)
+    assert (await asked)[0] == 200
+
+
 async def test_a_short_cold_start_serves_those_who_wait(client):
     alice = client(cold_start=ColdStart(queued=10.0, starting=20.0))
     burst = await ask_and_wait(alice, 5)

@@ -17,6 +17,7 @@ from langgraph_hpc_fanout.testing.first import Cluster, Fault, Model, Quotas
 from langgraph_hpc_fanout.testing.first.faults import REJECTIONS
 from langgraph_hpc_fanout.testing.first.model import embedding
 from langgraph_hpc_fanout.testing.fleet import FakeFleet, echo
+from langgraph_hpc_fanout.testing.fleet import Fault as FleetFault
 
 ClientFactory = Callable[..., Client]
 LAVISH = Quotas(requests=None, user_tokens=None, model_tokens=None)
@@ -174,6 +175,14 @@ async def test_answers_may_come_from_a_real_server(client):
     status, body = await alice.chat("nobody there")
     assert (status, body["error"]["code"]) == (500, "internal_endpoint_error")
     assert "status code: 502" in body["error"]["message"]
+
+
+async def test_a_backend_that_answers_a_page_is_a_bad_gateway(client):
+    with FakeFleet(faults=(FleetFault("html_200"),)) as fleet:
+        status, body = await client(backend=fleet.urls[0]).chat()
+    assert status == 500
+    assert "status code: 502" in body["error"]["message"]
+    assert "answers no JSON" in body["error"]["message"]
 
 
 # What is asked
@@ -613,6 +622,27 @@ async def test_it_stops_with_requests_in_flight(http):
         await asked
 
 
+async def test_it_may_run_in_a_process_of_its_own(client):
+    alice = client(process=True, latency=10.0)
+    alice.fake.inject(Fault("throttled", times=1))
+    assert (await alice.chat())[0] == 429
+    asked = asyncio.ensure_future(alice.chat("CCO"))
+    await alice.fake.until(lambda record: record.models[f"sophia/{HOT}"].in_flight == 1)
+    alice.fake.advance(10.0)
+    status, body = await asked
+    assert (status, content(body)) == (200, echo("CCO"))
+    record = alice.fake.record()
+    assert record.models[f"sophia/{HOT}"].refused == {"throttled": 1}
+    assert record.users["alice"].tokens_issued == 1
+    with pytest.raises(ValueError, match="no cluster"):
+        alice.fake.set_maintenance("polaris")
+
+
+def test_answer_rules_of_a_process_must_be_importable():
+    with pytest.raises(ValueError, match=r"process=True.*importable module"):
+        FirstFake(answer=lambda body: "x", process=True).start()
+
+
 async def test_a_scaled_clock_runs_by_itself(client):
     alice = client(time_scale=1000.0, latency=30.0)
     status, body = await alice.chat()
@@ -691,3 +721,46 @@ async def test_errors_of_streams_come_with_status_200(client):
     assert events[0]["object"] == "error"
     assert events[0]["code"] == 400
     assert events[-1] == "[DONE]"
+
+
+async def test_calls_of_tools_are_streamed(client):
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    alice = client(answer=lambda body: {"content": None, "tool_calls": [call]})
+    _, events = await alice.stream("CCO")
+    deltas = [each["choices"][0] for each in events[:-1]]
+    assert deltas[1]["delta"]["tool_calls"] == [{"index": 0, **call}]
+    assert deltas[-1]["finish_reason"] == "tool_calls"
+
+
+async def test_a_direct_stream_that_takes_too_long_to_begin(client):
+    cluster = Cluster("metis", "api", (Model("m", capacity=1),), door="direct")
+    alice = client(cluster, latency=119.0)
+    first = asyncio.ensure_future(alice.chat(model="m", at="/metis/api"))
+    await alice.fake.until(lambda record: record.models["metis/m"].in_flight == 1)
+    alice.fake.inject(Fault("slow", seconds=500.0))
+    waiting = asyncio.ensure_future(alice.stream(model="m", at="/metis/api"))
+    await alice.fake.until(lambda record: record.models["metis/m"].in_flight == 2)
+    alice.fake.set_state("metis", "m", "offline")
+    alice.fake.advance(120.0)
+    assert (await first)[0] == 200
+    assert (await waiting)[1][0]["code"] == 504
+
+
+async def test_an_answer_rule_that_raises_is_told(client):
+    def broken(body):
+        raise KeyError("mine")
+
+    status, body = await client(answer=broken).chat()
+    assert status == 500
+    assert "The answer rule raised KeyError" in body["error"]["message"]
+
+
+async def test_bodies_that_are_no_objects(client):
+    alice = client()
+    for path in ("chat/completions", "embeddings", "batches"):
+        assert (await alice.post(f"/sophia/vllm/v1/{path}", ["x"]))[0] == 422
+    body = {"model": HOT, "input": "x", "stream": True}
+    assert (await alice.post("/sophia/vllm/v1/embeddings", body))[0] == 422
+    url = f"{alice.fake.base_url('sophia')}/batches"
+    async with alice.http.post(url, data=b"{", headers=alice.headers) as got:
+        assert got.status == 400

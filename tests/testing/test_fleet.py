@@ -32,9 +32,9 @@ from langgraph_hpc_fanout.testing.fleet import (
 )
 from langgraph_hpc_fanout.testing.fleet.__main__ import main, parse_fault, parse_latency
 from langgraph_hpc_fanout.testing.fleet.faults import Attempt, Dice
-from langgraph_hpc_fanout.testing.fleet.host import HostSpec
+from langgraph_hpc_fanout.testing.fleet.host import HostSpec, LocalHost
+from langgraph_hpc_fanout.testing.fleet.pipe import obey
 from langgraph_hpc_fanout.testing.fleet.record import HostRecord, merge
-from langgraph_hpc_fanout.testing.fleet.worker import obey
 
 pytest_plugins = ["langgraph_hpc_fanout.testing.fixtures"]
 
@@ -896,7 +896,7 @@ def test_a_process_obeys_until_its_pipe_ends(tmp_path):
     commands = [spec, ("record", ()), ("kill", (9,))]
     (tmp_path / "in").write_bytes(b"".join(map(pickle.dumps, commands)))
     with (tmp_path / "in").open("rb") as commanded, (tmp_path / "out").open("wb") as answered:
-        obey(commanded, answered)
+        obey(LocalHost, commanded, answered)
     with (tmp_path / "out").open("rb") as answered:
         ports, record, error = (pickle.load(answered) for _ in range(3))
     assert list(ports) == [4]

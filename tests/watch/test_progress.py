@@ -115,3 +115,12 @@ def test_nothing_remains_at_the_end(progress, clock):
 def test_seconds_are_rounded_to_milliseconds(progress, clock):
     clock.now += 1.23456
     assert progress.event(0)["seconds"] == 1.235
+
+
+def test_an_event_tells_what_is_waited_for_while_it_is(progress):
+    progress.total = 1
+    assert "waiting" not in progress.event(0)
+    progress.waiting_for = "The model is queued."
+    assert progress.event(0)["waiting"] == "The model is queued."
+    progress.count(Outcome("k", 0, ok=True, attempts=1))
+    assert "waiting" not in progress.event(0), "it is done"

@@ -101,3 +101,13 @@ def test_neither_a_display_nor_a_writer_breaks_the_run(progress, monkeypatch, ca
     assert len(written) == 1
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("screen: 0/1 done")
+
+
+def test_what_is_waited_for_is_streamed_once(progress):
+    events = []
+    reporter = Reporter(progress, lambda: 0)
+    reporter.join(0, lambda event: events.append(event.get("waiting")))
+    for words in (None, "queued", "queued", "starting", None):
+        progress.waiting_for = words
+        reporter.show()
+    assert events == [None, "queued", "starting", None]

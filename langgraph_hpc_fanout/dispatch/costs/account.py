@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,8 @@ class Account:
         seconds = 0.0
         if self._node_time is not None and ticket.mark is not None:
             seconds = self._node_time.end(ticket.mark, now)
+            if self._endpoint.bundling.queues:
+                seconds = min(seconds, _seconds_of_work(reply))
         cost = cost_of(reserved, reply, self.price, seconds)
         for purse in job.purses:
             purse.settle(reserved, cost)
@@ -90,3 +93,13 @@ class Account:
             for purse in job.purses:
                 purse.settle(ticket.reserved, NO_CHARGE)
             ticket.reserved = None
+
+
+def _seconds_of_work(reply: Reply) -> float:
+    """Most seconds that an attempt can have had nodes, where it may have waited in a queue.
+
+    Only an answer of the first try on the node tells: its seconds are those of its last try.
+    """
+    if reply.failure is not None or reply.tries != 1 or reply.seconds is None:
+        return math.inf
+    return max(0.0, reply.seconds)

@@ -91,6 +91,7 @@ class Purse:
     Args:
         budget: What may be used; None for a purse that only counts.
         of: Whose it is, for messages.
+        before: What was spent of the budget already, which is not counted in `spent`.
 
     Attributes:
         budget: As given.
@@ -99,6 +100,7 @@ class Purse:
     """
 
     __slots__ = (
+        "_before",
         "_end",
         "_held",
         "_limits",
@@ -113,13 +115,14 @@ class Purse:
         "unconfirmed",
     )
 
-    def __init__(self, budget: Budget | None, of: str = "run") -> None:
+    def __init__(self, budget: Budget | None, of: str = "run", before: Charge = NO_CHARGE) -> None:
         self.budget = budget
         self.exceeded = 0
         self.unconfirmed = NO_CHARGE
         self._of = of
+        self._before = before
         self._limits = () if budget is None else _limits(budget)
-        most = {limit.of: limit.most for limit in self._limits}
+        most = {limit.of: limit.most - limit.of(before) for limit in self._limits}
         self._tokens = most.get(_TOKENS, math.inf)
         self._requests = most.get(_REQUESTS, math.inf)
         self._money = most.get(_MONEY, math.inf)
@@ -145,7 +148,17 @@ class Purse:
     @property
     def is_unused(self) -> bool:
         """Whether nothing was reserved or spent yet."""
-        return self.spent == NO_CHARGE and self.reserved == NO_CHARGE
+        return self.spent + self.reserved + self._before == NO_CHARGE
+
+    def next(self, besides: Charge = NO_CHARGE) -> Purse:
+        """A purse for what comes after this: it has what is left of the budget and of its time.
+
+        Args:
+            besides: What else was spent of the budget.
+        """
+        purse = Purse(self.budget, self._of, self._before + self.spent + besides)
+        purse._end = self._end
+        return purse
 
     def fits(self, charge: Charge, now: float) -> bool:
         """Whether this could be reserved now; `now` in seconds."""
@@ -202,12 +215,12 @@ class Purse:
         """
         if self._end is not None and now >= self._end:
             return True
-        spent = self.spent
+        spent = self.spent + self._before
         return any(each.of(spent) + each.of(charge) > each.most for each in self._limits)
 
     def refusal(self, charge: Charge, now: float) -> str | None:
         """Why this does not fit now, in a sentence for a person; None when it does."""
-        spent, held = self.spent, self.reserved
+        spent, held = self.spent + self._before, self.reserved
         for limit in self._limits:
             used, waits, more = limit.of(spent), limit.of(held), limit.of(charge)
             if used + waits + more <= limit.most:

@@ -88,6 +88,16 @@ class Cashier:
     def charge(self, job: Job, ticket: Ticket, reply: Reply, lane: Lane) -> None:
         """Settle what an attempt has cost; who waits for what was reserved may go on."""
         lane.account.settle(job, ticket, reply, self._scheduler.loop.time())
+        self._offer_to_short()
+
+    def give_back(self, job: Job, ticket: Ticket, lane: Lane) -> None:
+        """A ticket that was paid for is not sent after all; who waits for the money may go on."""
+        lane.account.give_back(job, ticket)
+        if self._short:
+            # Soon, for the worker that gives it back may be the only one that its lane may have.
+            self._scheduler.loop.call_soon(self._offer_to_short)
+
+    def _offer_to_short(self) -> None:
         if self._short:
             short, self._short = self._short, set()
             self._reviving |= short

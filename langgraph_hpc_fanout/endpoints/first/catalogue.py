@@ -14,6 +14,8 @@ import orjson
 
 _CHAT = "chat/completions"
 _MOST_NAMES = 12
+_NEAR = 0.7
+"""Likeness, from 0 to 1, from which a name may be meant (difflib's ratio)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,13 @@ def _at(catalogue: Sequence[Served], cluster: str, framework: str | None) -> lis
     return [each for each in there if framework in (None, each.framework)]
 
 
+def nearest(model: str, ids: Iterable[str]) -> str | None:
+    """The id that is most likely meant by a name that is none; None where none is near."""
+    by_name = {_own_name(each): each for each in sorted(ids)}
+    near = difflib.get_close_matches(_own_name(model), by_name, n=1, cutoff=_NEAR)
+    return by_name[near[0]] if near else None
+
+
 def _own_name(model: str) -> str:
     return model.rpartition("/")[2].casefold()
 
@@ -132,10 +141,8 @@ def why_not(
             f"FIRST lists no models of {where} for you; it lists {', '.join(names) or 'nothing'}."
         )
     ids = sorted({each.model for each in there})
-    by_name = {_own_name(each): each for each in ids}
-    near = difflib.get_close_matches(_own_name(model), by_name, n=1, cutoff=0.7)
-    if near:
-        return f"{cluster} serves no {model!r}; did you mean {by_name[near[0]]!r}?"
+    if (near := nearest(model, ids)) is not None:
+        return f"{cluster} serves no {model!r}; did you mean {near!r}?"
     more = f" and {len(ids) - _MOST_NAMES} more" if len(ids) > _MOST_NAMES else ""
     return f"{cluster} serves no {model!r} to you, only {', '.join(ids[:_MOST_NAMES])}{more}."
 

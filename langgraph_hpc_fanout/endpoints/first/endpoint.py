@@ -114,7 +114,7 @@ class FirstEndpoint:
         tags: Tags = (),
         price: Price | None = None,
     ) -> None:
-        wanted = model_meant(model, f"FirstEndpoint({cluster!r})")
+        wanted = model_named(model, f"FirstEndpoint({cluster!r})")
         self._model = wanted
         self._cluster = cluster
         self._framework = framework
@@ -316,15 +316,16 @@ class FirstEndpoint:
         return self._http.failure(fault.kind, message, status)
 
 
-def model_meant(given: str | None, who: str) -> str:
-    """The model given, or that of `FIRST_MODEL`.
+def model_named(model: str | None, by: str) -> str:
+    """The model that is meant: as given, or as `FIRST_MODEL` says.
 
     Raises:
-        ValueError: If none is; `who` is what was to be made.
+        ValueError: If neither names one.
     """
-    if model := given or os.environ.get(MODEL_VARIABLE, "").strip():
-        return model
-    raise ValueError(f"{who} names no model; say model=..., or set {MODEL_VARIABLE}.")
+    wanted = model or os.environ.get(MODEL_VARIABLE, "").strip()
+    if not wanted:
+        raise ValueError(f"{by} names no model; say model=..., or set {MODEL_VARIABLE}.")
+    return wanted
 
 
 def _unfit(request: Request, body: bytes) -> str | None:

@@ -46,8 +46,14 @@ def root_of(base_url: str | None) -> URL:
     except ValueError:
         url = URL()
     if url.scheme not in ("http", "https") or not url.host:
-        where = f"base_url={said!r}" if base_url else BASE_VARIABLE
-        raise ValueError(f"{where} is no URL of a FIRST gateway; give one such as {DEFAULT_BASE}.")
+        if base_url:
+            raise ValueError(
+                f"base_url={base_url!r} is no URL of a FIRST gateway; give one such as "
+                f"{DEFAULT_BASE}."
+            )
+        raise ValueError(
+            f"{BASE_VARIABLE} holds no URL of a gateway; set it to one such as {DEFAULT_BASE}."
+        )
     path = url.path.rstrip("/").removesuffix("/chat/completions")
     before, root, _ = path.partition(_ROOT)
     if root:

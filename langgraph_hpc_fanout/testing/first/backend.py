@@ -92,6 +92,8 @@ class Proxy:
             answer = await self._post(endpoint, wanted, body)
         except (aiohttp.ClientError, TimeoutError) as error:
             answer = Answer(502, f"The backend does not answer: {type(error).__name__}".encode())
+        except (LookupError, TypeError, ValueError) as error:
+            answer = Answer(502, f"The backend answers no JSON: {type(error).__name__}".encode())
         then(answer, 0.0)
 
     async def _post(self, endpoint: str, wanted: Model, body: Mapping[str, Any]) -> Answer:
@@ -103,7 +105,8 @@ class Proxy:
             raw = await response.read()
         if response.status != 200:
             return Answer(response.status, raw)
-        return Answer(200, {**orjson.loads(raw), "model": wanted.name})
+        answer = orjson.loads(raw)
+        return Answer(200, {**answer, "model": wanted.name})
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

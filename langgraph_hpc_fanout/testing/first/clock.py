@@ -94,7 +94,10 @@ class Timers:
 
     def after(self, seconds: float, callback: Callable[..., object], *arguments: Any) -> Timer:
         """Call something so many seconds of the fake's clock from now."""
-        when = self._clock.now() + seconds
+        return self.at(self._clock.now() + seconds, callback, *arguments)
+
+    def at(self, when: float, callback: Callable[..., object], *arguments: Any) -> Timer:
+        """Call something at a time of the fake's clock, and not a rounding error before."""
         timer = Timer(self, callback, arguments)
         heapq.heappush(self._heap, (when, next(self._order), timer))
         if when < self._alarm_at:

@@ -101,7 +101,7 @@ class Desk:
         """Note a submit to a model, and load it if it is cold."""
         now = self._clock.now()
         if site.hosting.submitted(now):
-            self._timers.after(site.hosting.ready - now, self.move, site)
+            self._timers.at(site.hosting.ready, self.move, site)
 
     def _give_up(self, exchange: Exchange) -> None:
         """Answer for a task that still waits or runs, and goes on."""

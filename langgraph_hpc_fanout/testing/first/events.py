@@ -33,12 +33,12 @@ def event(body: object) -> bytes:
 def chunks(endpoint: str, request: Mapping[str, Any], answer: Mapping[str, Any]) -> list[bytes]:
     """A good answer as vLLM streams it, less `[DONE]`: pieces, the finish, and usage if wanted."""
     parts = _chat(answer) if endpoint == CHAT else _text(answer)
-    head = {key: answer[key] for key in ("id", "created", "model")}
+    head = {key: answer.get(key) for key in ("id", "created", "model")}
     head["object"] = "chat.completion.chunk" if endpoint == CHAT else "text_completion"
     events = [event({**head, "choices": [part]}) for part in parts]
     options = request.get("stream_options")
     if isinstance(options, dict) and options.get("include_usage"):
-        events.append(event({**head, "choices": [], "usage": answer["usage"]}))
+        events.append(event({**head, "choices": [], "usage": answer.get("usage")}))
     return events
 
 

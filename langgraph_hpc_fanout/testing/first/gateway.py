@@ -52,17 +52,13 @@ class Gateway:
 
     Args:
         settings: What to simulate.
-        clock: The fake's clock.
-        tokens: The access tokens.
         loop: The loop that it lives on.
     """
 
-    def __init__(
-        self, settings: Settings, clock: Clock, tokens: Tokens, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
         self.settings = settings
-        self.clock = clock
-        self.tokens = tokens
+        clock = self.clock = Clock(settings.time_scale)
+        self.tokens = Tokens(clock, settings.token_life, settings.login_life)
         self.timers = Timers(clock, loop)
         self.estate = Estate(settings.clusters, settings.cold_start, settings.times)
         self.ledger = Ledger(settings.record)
@@ -169,6 +165,34 @@ class Gateway:
         self.ledger.end(row, None if site is None else site.tally)
 
     # What the fake is told
+
+    def now(self) -> float:
+        """Seconds of the fake's clock."""
+        return self.clock.now()
+
+    def issue_token(self, user: str, life: float | None) -> str:
+        """A new access token of a user."""
+        return self.tokens.issue(user, life)
+
+    def expire_tokens(self) -> None:
+        """Let all tokens that were issued so far be expired."""
+        self.tokens.expire()
+
+    def log_in(self, user: str) -> None:
+        """Let a user log in anew."""
+        self.tokens.log_in(user)
+
+    def log_out(self, user: str) -> None:
+        """Let a user's last log-in be too long ago."""
+        self.tokens.log_out(user)
+
+    def inject(self, fault: Fault) -> None:
+        """Let something go wrong from the next request on."""
+        self.faults.add(fault)
+
+    def clear_faults(self) -> None:
+        """Let nothing more go wrong."""
+        self.faults.clear()
 
     def advance(self, seconds: float) -> None:
         """Let time pass, and everything happen that is due then."""

@@ -7,16 +7,14 @@ import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import uvloop
 
 from langgraph_hpc_fanout.testing.first.admission import UsageLimits
-from langgraph_hpc_fanout.testing.first.clock import Clock
 from langgraph_hpc_fanout.testing.first.gateway import Api, Gateway
 from langgraph_hpc_fanout.testing.first.quotas import Quotas
 from langgraph_hpc_fanout.testing.first.settings import Settings
-from langgraph_hpc_fanout.testing.first.tokens import Tokens
 from langgraph_hpc_fanout.testing.first.v1 import V1
 from langgraph_hpc_fanout.testing.first.v2 import V2
 from langgraph_hpc_fanout.testing.fleet.host import LOOPBACK, allow_many_files
@@ -28,19 +26,31 @@ _PATIENCE = 30.0
 _T = TypeVar("_T")
 
 
-class Host:
-    """Runs the gateway.
+class Host(Protocol):
+    """Where the gateway lives: in a thread here, or in a process of its own."""
+
+    def start(self) -> int:
+        """Start to serve; returns the port."""
+        ...
+
+    def stop(self) -> None:
+        """Stop and leave nothing behind."""
+        ...
+
+    def call(self, work: Callable[[Gateway], _T]) -> _T:
+        """Do something with the gateway, on its loop, and wait for it."""
+        ...
+
+
+class LocalHost:
+    """The gateway in a thread of this process.
 
     Args:
         settings: What to simulate.
-        clock: The fake's clock.
-        tokens: The access tokens.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, tokens: Tokens) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._clock = clock
-        self._tokens = tokens
         self._gateway: Gateway
         self._loop: asyncio.AbstractEventLoop
         self._stopping: asyncio.Event
@@ -84,7 +94,7 @@ class Host:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         try:
-            gateway = Gateway(self._settings, self._clock, self._tokens, self._loop)
+            gateway = Gateway(self._settings, self._loop)
             gateway.api = _api(gateway, self._settings.quotas)
             server = await self._loop.create_server(
                 lambda: Connection(gateway), LOOPBACK, self._settings.port, backlog=_BACKLOG

@@ -6,15 +6,15 @@ import asyncio
 import atexit
 import time
 from collections.abc import Callable, Sequence
+from operator import methodcaller
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from langgraph_hpc_fanout.testing.first import v1, v2
 from langgraph_hpc_fanout.testing.first.admission import UsageLimits
-from langgraph_hpc_fanout.testing.first.clock import Clock
 from langgraph_hpc_fanout.testing.first.faults import Fault
-from langgraph_hpc_fanout.testing.first.host import Host
+from langgraph_hpc_fanout.testing.first.host import Host, LocalHost
 from langgraph_hpc_fanout.testing.first.quotas import Quotas
 from langgraph_hpc_fanout.testing.first.record import FirstRecord
 from langgraph_hpc_fanout.testing.first.settings import Settings
@@ -28,7 +28,7 @@ from langgraph_hpc_fanout.testing.first.spec import (
     Times,
     alcf,
 )
-from langgraph_hpc_fanout.testing.first.tokens import Tokens
+from langgraph_hpc_fanout.testing.first.worker import RemoteHost
 from langgraph_hpc_fanout.testing.fleet.host import LOOPBACK
 from langgraph_hpc_fanout.testing.fleet.record import Detail
 from langgraph_hpc_fanout.testing.fleet.spec import Constant, Latency
@@ -74,6 +74,8 @@ class FirstFake:
         seed: Seed of faults and latencies.
         record: `full` keeps every inference request, `counts` only counts them.
         port: Port on 127.0.0.1; 0 for a free one.
+        process: Whether it runs in a process of its own, and not in a thread of this one. An
+            answer rule must then be a function of an importable module.
 
     Raises:
         ValueError: If two clusters share a name, the clock would run backwards, both `answer`
@@ -100,6 +102,7 @@ class FirstFake:
         seed: int = 0,
         record: Detail = "full",
         port: int = 0,
+        process: bool = False,
     ) -> None:
         if time_scale < 0:
             raise ValueError(f"FirstFake(time_scale={time_scale!r}) must not be negative.")
@@ -126,8 +129,7 @@ class FirstFake:
             port=port,
         )
         self._version = version
-        self._clock = Clock(time_scale)
-        self._tokens = Tokens(self._clock, token_life, login_life)
+        self._process = process
         self._host: Host | None = None
         self._port = 0
 
@@ -180,10 +182,10 @@ class FirstFake:
         """Start; returns when it listens."""
         if self._host is not None:
             raise RuntimeError("This FirstFake is running already.")
-        atexit.register(self.stop)
-        host = Host(self._settings, self._clock, self._tokens)
+        host: Host = (RemoteHost if self._process else LocalHost)(self._settings)
         self._port = host.start()
         self._host = host
+        atexit.register(self.stop)
         return self
 
     def stop(self) -> None:
@@ -224,30 +226,32 @@ class FirstFake:
             user: Whose it is; the first logs the user in.
             life: Seconds that it holds; `token_life` by default.
         """
-        return self._tokens.issue(user, life)
+        token: str = self._call("issue_token", user, life)
+        return token
 
     def expire_tokens(self) -> None:
         """Let all tokens that were issued so far be expired."""
-        self._tokens.expire()
+        self._call("expire_tokens")
 
     def log_out(self, user: str = "alice") -> None:
         """Let policy want a new log-in of a user: no token helps before `log_in`."""
-        self._tokens.log_out(user)
+        self._call("log_out", user)
 
     def log_in(self, user: str = "alice") -> None:
         """Let a user log in anew."""
-        self._tokens.log_in(user)
+        self._call("log_in", user)
 
     # Time and trouble
 
     @property
     def now(self) -> float:
-        """Seconds of the fake's clock since it was made."""
-        return self._clock.now()
+        """Seconds of the fake's clock since it was started."""
+        now: float = self._call("now")
+        return now
 
     def advance(self, seconds: float) -> None:
         """Let so many seconds pass at once, and everything happen that is due in them."""
-        self._running().call(lambda gateway: gateway.advance(seconds))
+        self._call("advance", seconds)
 
     def set_state(self, cluster: str, model: str, state: ModelState) -> None:
         """Let a model be hot, cold or offline from now on.
@@ -255,7 +259,7 @@ class FirstFake:
         Raises:
             ValueError: If there is no such model.
         """
-        self._running().call(lambda gateway: gateway.set_state(cluster, model, state))
+        self._call("set_state", cluster, model, state)
 
     def set_maintenance(self, cluster: str, kind: Maintenance | None = "notice") -> None:
         """Let a cluster go down, in the words of the application or of nginx; None: come back.
@@ -263,21 +267,22 @@ class FirstFake:
         Raises:
             ValueError: If there is no such cluster.
         """
-        self._running().call(lambda gateway: gateway.set_maintenance(cluster, kind))
+        self._call("set_maintenance", cluster, kind)
 
     def inject(self, fault: Fault) -> None:
         """Let something go wrong from the next request on."""
-        self._running().call(lambda gateway: gateway.faults.add(fault))
+        self._call("inject", fault)
 
     def clear_faults(self) -> None:
         """Let nothing more go wrong."""
-        self._running().call(lambda gateway: gateway.faults.clear())
+        self._call("clear_faults")
 
     # The record
 
     def record(self) -> FirstRecord:
         """What happened so far, a request that has just been answered included."""
-        return self._running().call(lambda gateway: gateway.record())
+        record: FirstRecord = self._call("record")
+        return record
 
     def wait(self, until: Callable[[FirstRecord], bool], timeout: float = 10.0) -> FirstRecord:
         """Wait for something to be in the record; returns the record.
@@ -304,6 +309,10 @@ class FirstFake:
             _check(deadline, record)
             await asyncio.sleep(_POLL)
         return record
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the gateway, wherever it lives."""
+        return self._running().call(methodcaller(method, *arguments))
 
     def _need(self, version: int, what: str) -> None:
         if self._version != version:

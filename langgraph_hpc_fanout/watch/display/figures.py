@@ -14,7 +14,7 @@ def line(event: Event) -> str:
         f"{event['node']}: {event['done']}/{event['total']} done, {event['ok']} ok, "
         f"{failures(event)} failed{kinds}, {event['in_flight']} in flight, "
         f"{items_per_second(event):.1f} items/s, {tokens_per_second(event):.0f} tokens/s, "
-        f"{event['seconds']:.1f} s{_and(cost(event))}"
+        f"{event['seconds']:.1f} s{_and(cost(event))}{_and(waiting(event))}"
     )
 
 
@@ -34,9 +34,9 @@ def tokens_per_second(event: Event) -> float:
 
 
 def speed(event: Event) -> str:
-    """Both rates in words, and the cost where there is one."""
+    """Both rates in words, the cost where there is one, and what is waited for."""
     rates = f"{items_per_second(event):,.1f} items/s, {tokens_per_second(event):,.0f} tokens/s"
-    return f"{rates}{_and(cost(event))}"
+    return f"{rates}{_and(cost(event))}{_and(waiting(event))}"
 
 
 def cost(event: Event) -> str:
@@ -53,6 +53,12 @@ def cost(event: Event) -> str:
         for now, whole, words in amounts
         if whole
     )
+
+
+def waiting(event: Event) -> str:
+    """What the run waits for, while nobody can be asked; empty otherwise."""
+    why = event.get("waiting")
+    return f"waiting: {why}" if why else ""
 
 
 def counted(event: Event) -> str:

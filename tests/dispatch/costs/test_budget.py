@@ -297,3 +297,18 @@ def test_tokens_need_a_bound_where_they_are_limited_or_cost_something():
     assert Budget(usd=1).needs_tokens(Price(1, 1))
     assert not Budget(usd=1).needs_tokens(Price(nodes=2, usd_per_node_hour=3))
     assert not Budget(requests=1, node_hours=1, seconds=1).needs_tokens(Price(1, 1, nodes=2))
+
+
+@repeatable
+@given(budgets, st.lists(bounds, max_size=5), bounds, st.floats(0, 200))
+def test_the_next_purse_has_what_is_left(budget, spent, charge, now):
+    purse = Purse(budget)
+    paid = [each for each in spent if purse.reserve(each, 0.0)]
+    for each in paid:
+        purse.settle(each, each)
+    following = purse.next().next()
+    assert following.spent == following.reserved == NO_CHARGE
+    assert following.is_unused == (not paid)
+    assert following.is_spent(charge, now) == purse.is_spent(charge, now)
+    assert following.refusal(charge, now) == purse.refusal(charge, now)
+    assert following.reserve(charge, now) == purse.reserve(charge, now)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 
 import pytest
+from graphs import build, molecules
 
 from langgraph_hpc_fanout import FirstEndpoint, Limits, Pool, Request
 from langgraph_hpc_fanout.endpoints.first import endpoint as module
@@ -200,13 +201,30 @@ COLD = Cluster("sophia", "vllm", (Model("openai/gpt-oss-120b", state="cold"),))
 
 async def test_a_cold_model_is_woken_once_and_waited_for(gateway, quick_polls, caplog):
     fake = gateway(COLD, time_scale=600.0)
-    with Pool([over(fake)]) as pool:
+    with Pool([over(fake, limits=Limits(concurrency=64))]) as pool:
         assert await answers(pool, 300) == [None] * 300
     record = fake.record().models["sophia/openai/gpt-oss-120b"]
     assert record.wakeups == 1
     assert record.arrived == 301, "one request to wake it, and each of the others once"
     assert record.served >= 300
     assert fake.now > 600.0
+
+
+async def test_a_run_shows_what_it_waits_for(gateway, quick_polls, monkeypatch):
+    monkeypatch.setattr(module, "_QUICK_SECONDS", 0.01)
+    fake = gateway(COLD, time_scale=100.0)
+    with Pool([over(fake)]) as pool:
+        graph = build(pool, item_deadline=1.0)
+        events = [
+            event
+            async for event in graph.astream({"molecules": molecules(2)}, stream_mode="custom")
+            if event["type"] == "hpc_fanout.progress"
+        ]
+    waits = [event["waiting"] for event in events if "waiting" in event]
+    assert any("sophia is queued (job 101.sophia-pbs-01), starts about" in each for each in waits)
+    assert any("sophia is starting (job 101" in each for each in waits)
+    assert "waiting" not in events[-1]
+    assert events[-1]["ok"] == 2
 
 
 async def test_a_model_that_somebody_else_has_woken_is_waited_for(gateway, quick_polls):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from progress_events import event, new_run
 
-from langgraph_hpc_fanout.watch.display.figures import duration, line, times
+from langgraph_hpc_fanout.watch.display.figures import duration, line, speed, times
 from langgraph_hpc_fanout.watch.display.lines import LogLines, StderrLines
 
 LINE = (
@@ -32,6 +32,11 @@ def test_the_line_of_a_run_that_took_no_time():
     assert line(new_run(in_flight=0)) == (
         "screen: 0/10 done, 0 ok, 0 failed, 0 in flight, 0.0 items/s, 0 tokens/s, 0.0 s"
     )
+
+
+def test_the_line_says_what_is_waited_for():
+    assert line(event(waiting="a is queued.")) == f"{LINE}, waiting: a is queued."
+    assert speed(event(waiting="a is queued.")).endswith(", waiting: a is queued.")
 
 
 @pytest.mark.parametrize(

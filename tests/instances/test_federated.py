@@ -13,7 +13,7 @@ from yarl import URL
 
 from langgraph_hpc_fanout.endpoints.first.gateway import Gateway
 from langgraph_hpc_fanout.endpoints.http import Answer
-from langgraph_hpc_fanout.instances.clusters import GatewayList
+from langgraph_hpc_fanout.instances.federation import Federation
 from langgraph_hpc_fanout.instances.instance import InstancesError
 from langgraph_hpc_fanout.testing.virtual_time import run
 
@@ -57,7 +57,7 @@ def listing(clusters):
 
 
 def look(said, model=GPT, clusters=None, status=200):
-    return run(GatewayList(Told(said, status), model, clusters).look)
+    return run(Federation(Told(said, status), model, clusters).look)
 
 
 def names(reading):
@@ -78,7 +78,10 @@ def test_only_the_clusters_that_are_named():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"model": "gpt-oss-120"}, ["metis serves no", "did you mean 'openai/gpt-oss-120b'"]),
+        (
+            {"model": "gpt-oss-120"},
+            ["no cluster that serves", "did you mean 'openai/gpt-oss-120b'"],
+        ),
         ({"clusters": ["metis", "sofia"]}, ["FIRST lists no models of sofia", "sophia/vllm"]),
         ({"clusters": ["sophia", "minerva"]}, ["minerva serves no 'gpt-oss-120b' to you, only"]),
     ],
@@ -89,7 +92,7 @@ def test_what_is_not_there_is_a_fault_that_says_what_is(settings, says):
 
 
 def test_a_user_who_may_use_nothing():
-    assert "ask ALCF for access" in look(listing({})).faults[0]
+    assert "Ask ALCF for access" in look(listing({})).faults[0]
 
 
 @pytest.mark.parametrize(

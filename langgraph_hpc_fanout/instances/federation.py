@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from langgraph_hpc_fanout.endpoints.first.catalogue import (
     Served,
     clusters_of,
+    nearest,
     read_catalogue,
     why_not,
 )
@@ -16,8 +17,8 @@ from langgraph_hpc_fanout.endpoints.first.gateway import Gateway
 from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS, Answer, shown
 from langgraph_hpc_fanout.instances.instance import InstancesError, Reading
 
-LOOK_SECONDS = 60.0
-"""Between looks at the gateway's list: a request of its user's 600 in a minute."""
+_KEEP_SECONDS = 10.0
+"""For how long a list is taken for new; looks are rarer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class ServingCluster:
     served: Served
 
 
-class GatewayList:
-    """What a gateway lists of one model.
+class Federation:
+    """The clusters that serve a model to a user.
 
     Args:
         gateway: The gateway.
@@ -42,7 +43,7 @@ class GatewayList:
         clusters: The only clusters that are wanted; None for all.
     """
 
-    advice = ""
+    advice = "wait= gives it more time."
 
     def __init__(
         self, gateway: Gateway, model: str, clusters: Collection[str] | None = None
@@ -65,7 +66,7 @@ class GatewayList:
         client = self._gateway.client(self.name)
         try:
             path = "list-endpoints"
-            answer = await self._gateway.look(client, path, keep=LOOK_SECONDS * 0.9)
+            answer = await self._gateway.look(client, path, _KEEP_SECONDS)
         except EXCHANGE_ERRORS as error:
             failure = client.failure_from(error)
             if failure.kind == "auth":
@@ -89,16 +90,16 @@ class GatewayList:
         return Reading(tuple(map(_serving, found)), tuple(self._faults(catalogue, found)))
 
     def _faults(self, catalogue: Sequence[Served], found: Sequence[Served]) -> Iterable[str]:
-        """Why clusters that are wanted do not serve it; one will do, unless they are named."""
+        """Why clusters that are named do not serve it, or that no cluster does."""
         if self._clusters is not None:
             missing = set(self._clusters) - {each.cluster for each in found}
-        elif found:
-            missing = set()
-        else:
-            missing = {each.cluster for each in catalogue}
-            if not missing:
-                return ["FIRST lists no models for you; ask ALCF for access."]
-        return [why_not(catalogue, self._model, cluster) for cluster in sorted(missing)]
+            return [why_not(catalogue, self._model, cluster) for cluster in sorted(missing)]
+        return [] if found else [self._nobody(catalogue)]
+
+    def _nobody(self, catalogue: Sequence[Served]) -> str:
+        near = nearest(self._model, {each.model for each in catalogue})
+        hint = f"; did you mean {near!r}?" if near else ". Ask ALCF for access if it should."
+        return f"FIRST at {self.name} lists no cluster that serves {self._model!r} to you{hint}"
 
     def _refused(self, answer: Answer) -> Reading[ServingCluster]:
         fault = fault_of(answer.status, answer.raw, answer.retry_after)

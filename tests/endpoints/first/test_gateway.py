@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from langgraph_hpc_fanout.cli.gateway import DEFAULT, from_environment
+from langgraph_hpc_fanout.endpoints.first.gateway import DEFAULT_BASE, root_of
 
 ROOT = "https://host.example/resource_server"
 
@@ -15,7 +15,7 @@ ROOT = "https://host.example/resource_server"
 @pytest.mark.parametrize(
     ("base", "root"),
     [
-        ("", DEFAULT),
+        ("", DEFAULT_BASE),
         (ROOT, ROOT),
         (f"{ROOT}/", ROOT),
         (f"{ROOT}/metis/api/v1", ROOT),
@@ -28,11 +28,11 @@ ROOT = "https://host.example/resource_server"
 )
 def test_the_root(monkeypatch, base, root):
     monkeypatch.setenv("FIRST_API_BASE", base)
-    assert from_environment() == URL(root)
+    assert root_of(None) == URL(root)
 
 
 @given(st.text("abcdefgh/", max_size=20))
 def test_what_follows_the_root_does_not_matter(rest):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRST_API_BASE", f"{ROOT}/{rest}")
-        assert from_environment() == URL(ROOT)
+        assert root_of(None) == URL(ROOT)
