@@ -116,15 +116,21 @@ def quick_polls(monkeypatch):
     monkeypatch.setattr(module, "_POLL_SECONDS", 0.05)
 
 
-def test_a_run_wakes_a_cold_model_once_and_waits_for_it(pool_from, quick_polls, capsys):
-    with FirstFake((COLD,), quotas=FREE, time_scale=600.0) as fake:
-        pool = pool_from(fake)
-        state = ask(pool, 200)
+def test_a_run_wakes_a_cold_model_once_and_shows_that_it_waits(pool_from, quick_polls):
+    with FirstFake((COLD,), quotas=FREE, time_scale=300.0) as fake:
+        graph, items = build(pool_from(fake)), molecules(200)
+        stream = graph.stream({"molecules": items}, stream_mode=["custom", "values"])
+        events, states = [], []
+        for mode, said in stream:
+            (events if mode == "custom" else states).append(said)
+        assert right_answers(states[-1]["predictions"], items)
         model = fake.record().models["sophia/openai/gpt-oss-120b"]
         assert model.wakeups == 1
         assert model.arrived == 201, "one request woke it, and each item was asked once"
         assert fake.now > 700.0, "it was waited for: 12 minutes of the gateway's clock"
-        assert state["report"]["ok"] == 200
+        waiting = " ".join(event.get("waiting", "") for event in events)
+        assert "sophia/gpt-oss-120b: openai/gpt-oss-120b on sophia is " in waiting
+        assert "waiting" not in events[-1]
 
 
 # -- version 2 ----------------------------------------------------------------------------
