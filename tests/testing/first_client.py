@@ -26,14 +26,12 @@ class Client:
 
     async def get(self, path: str, **more: Any) -> tuple[int, Any]:
         async with self.http.get(f"{self.fake.url}{path}", headers=self.headers, **more) as got:
-            return got.status, orjson.loads(await got.read())
+            return got.status, await _read(got)
 
     async def post(self, path: str, body: Any, **more: Any) -> tuple[int, Any]:
         url = f"{self.fake.url}{path}"
         async with self.http.post(url, json=body, headers=self.headers, **more) as got:
-            raw = await got.read()
-            is_json = got.content_type == "application/json"
-            return got.status, orjson.loads(raw) if is_json else raw.decode()
+            return got.status, await _read(got)
 
     async def chat(
         self,
@@ -63,6 +61,11 @@ class Client:
                 if line.startswith(b"data: "):
                     data = line[6:].strip()
                     yield "[DONE]" if data == b"[DONE]" else orjson.loads(data)
+
+
+async def _read(got: aiohttp.ClientResponse) -> Any:
+    raw = await got.read()
+    return orjson.loads(raw) if got.content_type == "application/json" else raw.decode()
 
 
 def content(answer: Any) -> Any:

@@ -294,6 +294,30 @@ async def test_two_batches_of_a_cluster_run_at_once(client, tmp_path):
     assert len(jobs["private_batch_queued"]) == 1
 
 
+async def test_who_has_just_asked_a_model_cannot_submit_a_batch_for_it(client, tmp_path):
+    alice = client(time_scale=0.0, quotas=Quotas(requests=None, batches=2))
+    path = write(tmp_path, [line(1)])
+    assert (await alice.chat())[0] == 200
+    alice.fake.advance(1.0)
+    status, body = await submit(alice, path)
+    assert (status, body["error"]["code"]) == (503, "internal_endpoint_error")
+    assert "not ready to receive tasks" in body["error"]["message"]
+    assert (await submit(alice, path, COLD))[0] == 200
+    alice.fake.advance(120.0)
+    assert (await submit(alice, write(tmp_path, [line(1)], "b.jsonl")))[0] == 200
+
+
+async def test_ten_minutes_after_the_last_request_a_batch_is_taken(client, tmp_path):
+    alice = client(time_scale=0.0)
+    path = write(tmp_path, [line(1)])
+    await alice.chat()
+    alice.fake.advance(599.0)
+    assert (await submit(alice, path))[0] == 503
+    alice.fake.advance(1.0)
+    assert (await submit(alice, path))[0] == 200
+    assert len(alice.fake.record().batches) == 1
+
+
 async def test_after_a_week_a_batch_counts_as_failed(client, tmp_path):
     alice = client(time_scale=0.0, batching=Batching(blocks=1), quotas=Quotas(batches=2))
     await submit(alice, write(tmp_path, [line(1)], "a.jsonl"))
@@ -302,6 +326,9 @@ async def test_after_a_week_a_batch_counts_as_failed(client, tmp_path):
     alice.fake.advance(7 * 86_400.0)
     alice.token = alice.fake.token()
     assert await alice.get(f"/v1/batches/{made['batch_id']}") == (200, "failed")
+    status, body = await alice.get(f"/v1/batches/{made['batch_id']}/result")
+    assert (status, body["error"]["code"]) == (400, "batch_failed")
+    assert "Timeout after 7 days." in body["error"]["message"]
 
 
 async def test_a_real_server_may_answer_the_lines(client, tmp_path):

@@ -13,7 +13,8 @@ import pytest
 from first_client import COLD, HOT, Client, content
 
 from langgraph_hpc_fanout.testing import FirstFake
-from langgraph_hpc_fanout.testing.first import Cluster, Fault, Model, Quotas
+from langgraph_hpc_fanout.testing.first import Cluster, Fault, Model, Quotas, Times
+from langgraph_hpc_fanout.testing.first.events import failed
 from langgraph_hpc_fanout.testing.first.faults import REJECTIONS
 from langgraph_hpc_fanout.testing.first.model import embedding
 from langgraph_hpc_fanout.testing.fleet import FakeFleet, echo
@@ -309,7 +310,9 @@ async def test_an_expired_token_and_a_new_one(client):
     alice.fake.expire_tokens()
     assert (await alice.get("/whoami"))[0] == 401
     record = alice.fake.record()
-    assert record.users["alice"].tokens_issued == 2
+    alice.fake.token()
+    users = alice.fake.record().users
+    assert (users["alice"].tokens_issued, users["alice"].tokens_seen) == (3, 2)
     assert record.refused == {"unauthorized": 1}
 
 
@@ -519,12 +522,31 @@ async def test_a_cluster_under_maintenance(client, kind, shape):
         assert body == {"detail": "Service is temporarily down for maintenance."}
     else:
         assert body.startswith("<html>")
-    _, jobs = await alice.get("/sophia/jobs")
-    assert jobs["stopped"][0]["Models"] == HOT
-    assert jobs["running"] == []
     alice.fake.set_maintenance("sophia", None)
     assert (await alice.chat())[0] == 200
     assert alice.fake.record().refused == {"maintenance": 1}
+
+
+async def test_jobs_of_a_cluster_under_maintenance_are_stopped(client):
+    alice = client()
+    alice.fake.set_maintenance("sophia")
+    _, jobs = await alice.get("/sophia/jobs")
+    assert jobs["stopped"][0]["Models"] == HOT
+    assert jobs["running"] == []
+
+
+@pytest.mark.parametrize("kind", ["detail", "html"])
+async def test_nginx_closes_all_of_a_cluster_and_asks_for_no_token(client, kind):
+    alice = client()
+    alice.fake.set_maintenance("sophia", kind)
+    alice.token = "nonsense"
+    assert [(await alice.get(f"/sophia/{what}"))[0] for what in ("jobs", "models")] == [503, 503]
+    assert (await alice.post("/sophia/vllm/v1/batches", {}))[0] == 503
+    assert (await alice.chat())[0] == 503
+    assert (await alice.chat(at="/minerva/api"))[0] == 401
+    record = alice.fake.record()
+    assert record.refused == {"maintenance": 1, "unauthorized": 1}
+    assert record.users["alice"].requests == 0
 
 
 async def test_offline_models(client):
@@ -716,11 +738,41 @@ async def test_errors_of_streams_come_with_status_200(client):
     alice = client(faults=(Fault("stream_error", cluster="minerva"), Fault("upstream", status=400)))
     _, events = await alice.stream("CCO", at="/minerva/api")
     assert events[0]["choices"][0]["delta"]["content"].startswith("\n\n[ERROR] ")
+    assert "Could not send stream API call" in events[0]["choices"][0]["delta"]["content"]
     assert events[0]["choices"][0]["finish_reason"] == "stop"
     _, events = await alice.stream("CCO")
-    assert events[0]["object"] == "error"
-    assert events[0]["code"] == 400
+    assert (events[0]["object"], events[0]["code"]) == ("error", 500)
+    assert "context" not in events[0]["message"]
     assert events[-1] == "[DONE]"
+
+
+def test_a_globus_stream_passes_on_errors_in_vllms_earlier_form_only():
+    earlier = {"object": "error", "message": "too long", "type": "BadRequestError", "code": 400}
+    assert failed(orjson.dumps(earlier)) == b"data: " + orjson.dumps(earlier) + b"\n\n"
+    for body in (orjson.dumps({"error": earlier}), b"<html>", b"[]"):
+        assert orjson.loads(failed(body)[6:])["code"] == 500
+
+
+async def test_a_globus_stream_of_five_minutes_breaks_off_without_a_word(client):
+    alice = client(latency=400.0, times=Times(next_chunk=100.0, first_chunk=100.0))
+    asked = {"direct": "/minerva/api", "globus": "/sophia/vllm"}
+    reading = {
+        name: asyncio.ensure_future(alice.stream("CCO is ethanol", at=at))
+        for name, at in asked.items()
+    }
+    await alice.fake.until(lambda record: record.peak_in_flight == 2)
+    alice.fake.advance(299.9)
+    assert not reading["globus"].done()
+    alice.fake.advance(0.1)
+    _, events = await reading["globus"]
+    assert events
+    assert events[-1] != "[DONE]"
+    assert all(each["choices"][0]["finish_reason"] is None for each in events)
+    alice.fake.advance(100.0)
+    assert (await reading["direct"])[1][-1] == "[DONE]"
+    models = alice.fake.record().models
+    assert models[f"sophia/{HOT}"].refused == {"stream_cut": 1}
+    assert (models[f"sophia/{HOT}"].wasted, models[f"minerva/{HOT}"].served) == (1, 1)
 
 
 async def test_calls_of_tools_are_streamed(client):
@@ -743,7 +795,23 @@ async def test_a_direct_stream_that_takes_too_long_to_begin(client):
     alice.fake.set_state("metis", "m", "offline")
     alice.fake.advance(120.0)
     assert (await first)[0] == 200
-    assert (await waiting)[1][0]["code"] == 504
+    _, events = await waiting
+    [choice] = events[0]["choices"]
+    assert choice["delta"]["content"].startswith("\n\n[ERROR] Error: Timeout calling stream API")
+    assert (choice["finish_reason"], events[-1]) == ("stop", "[DONE]")
+    assert alice.fake.record().models["metis/m"].refused == {"timeout": 1}
+
+
+async def test_a_direct_stream_whose_pieces_are_too_far_apart(client):
+    alice = client(latency=2000.0)
+    reading = asyncio.ensure_future(alice.stream("CCO", at="/minerva/api"))
+    await alice.fake.until(lambda record: record.models[f"minerva/{HOT}"].in_flight == 1)
+    alice.fake.advance(119.0)
+    assert not reading.done()
+    alice.fake.advance(1.0)
+    _, events = await reading
+    assert "(timeout: 120)" in events[0]["choices"][0]["delta"]["content"]
+    assert alice.fake.record().models[f"minerva/{HOT}"].tokens == 0
 
 
 async def test_an_answer_rule_that_raises_is_told(client):

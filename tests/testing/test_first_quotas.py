@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from langgraph_hpc_fanout.testing.first import ColdStart, Quotas, Times
 from langgraph_hpc_fanout.testing.first.clock import Clock
-from langgraph_hpc_fanout.testing.first.hosting import Hosting
+from langgraph_hpc_fanout.testing.first.hosting import Hosting, Sight
 from langgraph_hpc_fanout.testing.first.quotas import WINDOW, Gcra, Rate, Throttle, TokenWindow
 from langgraph_hpc_fanout.testing.first.tokens import Tokens
 
@@ -125,11 +125,19 @@ def test_gcra_says_how_long_to_wait(gaps, burst, rate):
     gcra = Gcra(rate, burst)
     for now in moments(gaps):
         wait = gcra.wait(now)
-        if wait:
+        if wait > 1e-8:
             assert gcra.wait(now + wait / 2) > 0
         assert gcra.wait(now + wait) < 1e-9
         if not wait:
             gcra.take(now)
+
+
+def test_sums_of_floats_refuse_nobody():
+    gcra = Gcra(2.0, 2)
+    for now in (1.3272220904427667, 1.8272220904427667, 1.8272220904427667):
+        assert gcra.wait(now) == 0.0
+        gcra.take(now)
+    assert gcra.wait(1.8272220904427667) == pytest.approx(0.5)
 
 
 def test_what_was_reserved_and_not_used_comes_back():
@@ -193,6 +201,16 @@ def test_the_gateway_notices_a_loaded_model_up_to_a_minute_late():
     assert model.verdict(760.0) == "submit"
 
 
+@given(st.lists(st.tuples(st.floats(0.0, 40.0), st.booleans()), min_size=1, max_size=60))
+def test_what_the_gateway_believes_was_true_within_the_last_minute(looks):
+    sight, now, seen = Sight(Times()), 0.0, []
+    for gap, there in looks:
+        now += gap
+        seen.append((now, there))
+        believed = sight.managers(now, there)
+        assert believed in {truth for moment, truth in seen if moment > now - 60.0}
+
+
 def test_an_offline_model_takes_nothing_and_a_hot_one_everything():
     assert hosting("offline").verdict(0.0) == "offline"
     hot = hosting("hot")
@@ -226,6 +244,7 @@ def test_tokens_expire_on_the_fakes_clock_and_are_counted():
     hand.now += 5.0
     assert tokens.user(f"Bearer {first}") == ("", "expired")
     assert tokens.issued() == {"alice": 2, "bob": 1}
+    assert tokens.seen() == {"alice": 2}
 
 
 def test_policy_wants_a_new_log_in_and_no_token_helps():

@@ -21,6 +21,7 @@ from langgraph_hpc_fanout.testing.fleet.protocol import HttpResponse
 Status = Literal["pending", "completed", "failed"]
 STATUSES = ("pending", "running", "completed", "failed")
 """What a list may be asked for; the Globus Compute adapter never says `running`."""
+_DAY = 86_400.0
 
 
 class Batch:
@@ -209,7 +210,8 @@ class Batches:
             batch.looked = now
             batch.known = batch.status
             if batch.known == "pending" and now >= batch.submitted + self._times.batch_fails:
-                batch.end("failed", "Batch did not complete in time.", now)
+                days = int(self._times.batch_fails // _DAY)
+                batch.end("failed", f"Timeout after {days} days.", now)
                 batch.known = "failed"
         return batch.known
 

@@ -131,7 +131,7 @@ class Desk:
 
     def _hang_up(self, exchange: Exchange, site: Site) -> None:
         if exchange.streams:
-            self._outlet.silent(exchange)
+            self._outlet.late(exchange, site)
             return
         refusal = errors.upstream_timeout(
             site.cluster.name, exchange.endpoint, self._times.upstream
@@ -184,7 +184,7 @@ class Desk:
         exchange.soon = seconds < (self._times.wait if task.globus else self._times.upstream)
         if exchange.streams and exchange.open:
             exchange.cancel_timer()
-            self._outlet.stream(exchange, answer, seconds, globus=task.globus)
+            self._outlet.stream(exchange, task.site, answer, seconds, globus=task.globus)
         if seconds:
             self._timers.after(seconds, self._finish, task, answer, seconds)
         else:

@@ -218,11 +218,16 @@ def uncaught() -> HttpResponse:
     return json(500, {"error": error})
 
 
+def backend_url(cluster: str, route: str) -> str:
+    """Where a DirectAPI backend is, as errors name it."""
+    return f"https://{cluster}.example/v1/{route}"
+
+
 def upstream_timeout(cluster: str, route: str, seconds: float) -> HttpResponse:
     """A DirectAPI backend that took too long (FIRST 01aabea, endpoints/direct_api.py)."""
     return app(
         "internal_endpoint_error",
-        f"Timeout calling https://{cluster}.example/v1/{route}.",
+        f"Timeout calling {backend_url(cluster, route)}.",
         status=504,
         info={"timeout": int(seconds)},
     )

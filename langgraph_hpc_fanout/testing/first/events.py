@@ -58,15 +58,25 @@ def timed_out(seconds: float) -> bytes:
     )
 
 
-def failed(message: str, code: int) -> bytes:
-    """The function on the node has failed, seen through Globus Compute."""
+def failed(body: bytes) -> bytes:
+    """The function on the node has failed, seen through Globus Compute.
+
+    Only errors in vLLM's earlier form, with `object` at the top, are passed on. Of all others
+    neither the text nor the status is left (FIRST 085b7e8, streaming.py).
+    """
+    try:
+        told = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        told = None
+    if isinstance(told, dict) and told.get("object") == "error":
+        return event(told)
     return event(
         {
             "object": "error",
-            "message": message,
+            "message": "An error occurred during processing",
             "type": "InternalServerError",
             "param": None,
-            "code": code,
+            "code": 500,
         }
     )
 

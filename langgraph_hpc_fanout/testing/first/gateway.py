@@ -236,14 +236,14 @@ class Gateway:
     def record(self) -> FirstRecord:
         """A copy of what was counted."""
         ledger = self.ledger
-        issued = self.tokens.issued()
+        issued, seen = self.tokens.issued(), self.tokens.seen()
         return FirstRecord(
             models={
                 f"{cluster}/{model}": site.freeze()
                 for (cluster, model), site in self.estate.sites.items()
             },
             users={
-                user: ledger.user(user).freeze(issued.get(user, 0))
+                user: ledger.user(user).freeze(issued.get(user, 0), seen.get(user, 0))
                 for user in {**issued, **ledger.users}
             },
             refused=dict(ledger.refused),

@@ -11,6 +11,31 @@ Phase = Literal["cold", "queued", "starting", "running", "offline"]
 Verdict = Literal["submit", "not_ready", "offline"]
 
 
+class Sight:
+    """What the gateway believes of a Globus Compute endpoint's managers.
+
+    It asks for them at most once in `Times.status_cache` seconds (FIRST 1a92ca4,
+    globus_utils.py).
+
+    Args:
+        times: The gateway's times.
+    """
+
+    __slots__ = ("_asked", "_managers", "_times")
+
+    def __init__(self, times: Times) -> None:
+        self._times = times
+        self._asked = -math.inf
+        self._managers = False
+
+    def managers(self, now: float, there: bool) -> bool:
+        """Whether the gateway believes that there are managers; `there` is the truth."""
+        if now >= self._asked + self._times.status_cache:
+            self._asked = now
+            self._managers = there
+        return self._managers
+
+
 class Hosting:
     """The life of one model: cold, queued, starting, running, and cold again when idle.
 
@@ -26,8 +51,7 @@ class Hosting:
         "_cold",
         "_flag_from",
         "_flag_until",
-        "_seen_at",
-        "_seen_ready",
+        "_sight",
         "_state",
         "_times",
         "_used",
@@ -46,8 +70,7 @@ class Hosting:
         """Begin anew in a state."""
         self._state = state
         self._asked = self._used = -math.inf
-        self._seen_at = -math.inf
-        self._seen_ready = False
+        self._sight = Sight(self._times)
         self._flag_from = self._flag_until = -math.inf
 
     # As the cluster sees it
@@ -106,19 +129,18 @@ class Hosting:
     def verdict(self, now: float) -> Verdict:
         """What the gateway does with a request.
 
-        It asks for the endpoint's managers at most once in `Times.status_cache` seconds, and
-        submits to an endpoint without any when nobody has lately (FIRST 3dde68d,
+        It submits to an endpoint without managers when nobody has lately (FIRST 3dde68d,
         endpoints/globus_compute.py).
         """
         phase = self.phase(now)
         if phase == "offline":
             return "offline"
-        if now >= self._seen_at + self._times.status_cache:
-            self._seen_at = now
-            self._seen_ready = phase == "running"
-        if not self._seen_ready and self._flag_from <= now < self._flag_until:
-            return "not_ready"
-        return "submit"
+        ready = self._sight.managers(now, phase == "running")
+        return "not_ready" if not ready and self.triggered(now) else "submit"
+
+    def triggered(self, now: float) -> bool:
+        """Whether the gateway knows of a submit in the last `Times.trigger` seconds."""
+        return self._flag_from <= now < self._flag_until
 
     def submitted(self, now: float) -> bool:
         """A task was submitted; returns whether that woke the model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import orjson
@@ -11,6 +12,7 @@ from langgraph_hpc_fanout.testing.first.clock import Clock, Timers
 from langgraph_hpc_fanout.testing.first.exchange import Exchange
 from langgraph_hpc_fanout.testing.first.faults import upstream_body
 from langgraph_hpc_fanout.testing.first.model import Answer
+from langgraph_hpc_fanout.testing.first.site import Site
 from langgraph_hpc_fanout.testing.first.spec import Times
 from langgraph_hpc_fanout.testing.fleet.protocol import HttpResponse
 
@@ -74,16 +76,27 @@ class Outlet:
         """End a stream that no chunk came for."""
         self._close(exchange, events.timed_out(self._times.first_chunk), reason)
 
-    def stream(self, exchange: Exchange, answer: Answer, seconds: float, *, globus: bool) -> None:
+    def late(self, exchange: Exchange, site: Site) -> None:
+        """End a stream of DirectAPI that no chunk came for (FIRST 01aabea, direct_api.py)."""
+        url = errors.backend_url(site.cluster.name, exchange.endpoint)
+        seconds = f"{self._times.upstream:g}"
+        text = f"Error: Timeout calling stream API at {url} (timeout: {seconds})"
+        self._close(exchange, events.error_as_text(site.model.name, text), "timeout")
+
+    def stream(
+        self, exchange: Exchange, site: Site, answer: Answer, seconds: float, *, globus: bool
+    ) -> None:
         """Stream what a model says over so many seconds; the head is out already."""
         if isinstance(answer.body, bytes):
-            self._failed(exchange, answer.status, answer.body, globus=globus)
+            self._failed(exchange, site, answer.body, globus=globus)
             return
         pieces = events.chunks(exchange.endpoint, exchange.body, answer.body)
         gap = seconds / len(pieces)
         kind = exchange.fault.kind if exchange.fault is not None else None
         if kind == "stream_error":
-            self._failed(exchange, 500, upstream_body(500), globus=False)
+            self._failed(exchange, site, upstream_body(500), globus=False)
+        elif not globus and gap > self._times.upstream:
+            self._later(exchange, self._times.upstream, self.late, exchange, site)
         elif globus and (kind == "stream_silent" or gap > self._times.first_chunk):
             self._later(exchange, self._times.first_chunk, self.silent, exchange)
         elif globus and (kind == "stream_cut" or gap > self._times.next_chunk):
@@ -93,31 +106,54 @@ class Outlet:
         else:
             exchange.tokens = answer.tokens
             if gap:
-                self._later(exchange, gap, self._next, exchange, pieces, 0, gap)
+                until = exchange.arrived + self._times.stream if globus else math.inf
+                self._pace(exchange, pieces, 0, gap, until)
             else:
                 self._close(exchange, b"".join(pieces), "served")
 
-    def _next(self, exchange: Exchange, pieces: list[bytes], place: int, gap: float) -> None:
-        """Send a piece and set a timer for the next; end with the last."""
+    def _pace(
+        self, exchange: Exchange, pieces: list[bytes], place: int, gap: float, until: float
+    ) -> None:
+        """Set a timer for a piece, or for the end of the stream's time if that comes first."""
+        left = until - self._clock.now()
+        if left < gap:
+            self._later(exchange, max(0.0, left), self._break_off, exchange)
+        else:
+            self._later(exchange, gap, self._next, exchange, pieces, place, gap, until)
+
+    def _next(
+        self, exchange: Exchange, pieces: list[bytes], place: int, gap: float, until: float
+    ) -> None:
+        """Send a piece and see to the next; end with the last."""
         if place == len(pieces) - 1:
             self._close(exchange, pieces[place], "served")
             return
         exchange.connection.send_piece(events.piece(pieces[place]))
-        self._later(exchange, gap, self._next, exchange, pieces, place + 1, gap)
+        self._pace(exchange, pieces, place + 1, gap, until)
 
-    def _failed(self, exchange: Exchange, status: int, body: bytes, *, globus: bool) -> None:
-        text = f"API request failed with status code: {status}\n{body.decode(errors='replace')}"
+    def _failed(self, exchange: Exchange, site: Site, body: bytes, *, globus: bool) -> None:
         if globus:
-            self._close(exchange, events.failed(text, status), "upstream")
+            self._close(exchange, events.failed(body), "upstream")
         else:
-            model = str(exchange.body.get("model"))
-            self._close(exchange, events.error_as_text(model, text), "upstream")
+            url = errors.backend_url(site.cluster.name, exchange.endpoint)
+            text = (
+                "Error: Unexpected error calling stream API: Error: Could not send stream API call "
+                f"to {url}: {body.decode(errors='replace')}"
+            )
+            self._close(exchange, events.error_as_text(site.model.name, text), "upstream")
 
     def _close(self, exchange: Exchange, last: bytes, reason: str) -> None:
         """Send what is left, `[DONE]`, and the end."""
         exchange.reason = reason
         self._ended(exchange)
         exchange.connection.send_piece(events.piece(last + events.DONE) + events.END)
+        exchange.connection.finish()
+
+    def _break_off(self, exchange: Exchange) -> None:
+        """End a stream that took too long: neither an error nor `[DONE]` says so."""
+        exchange.reason = "stream_cut"
+        self._ended(exchange)
+        exchange.connection.send_piece(events.END)
         exchange.connection.finish()
 
     def _later(

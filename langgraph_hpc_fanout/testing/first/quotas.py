@@ -9,6 +9,8 @@ from dataclasses import dataclass
 _PERIODS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 WINDOW = 60.0
 """Seconds of a window of tokens."""
+_ROUNDING = 1e-9
+"""Seconds that are no wait: what is left when sums of floats are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ class Gcra:
     def wait(self, now: float, cost: float = 1.0) -> float:
         """Seconds until so much may pass; 0 if now."""
         due = max(self._arrival, now) + (cost - self._burst) / self._rate
-        return max(0.0, due - now)
+        return due - now if due - now > _ROUNDING else 0.0
 
     def take(self, now: float, cost: float = 1.0) -> None:
         """Count what passes now; a negative cost gives back."""

@@ -93,6 +93,7 @@ class UserRecord:
         peak_per_second: The most that came within one second, wherever that begins.
         peak_in_flight: The most inference requests at one time.
         tokens_issued: How many access tokens were issued.
+        tokens_seen: With how many of them the user has come, those that had expired included.
     """
 
     requests: int
@@ -100,6 +101,7 @@ class UserRecord:
     peak_per_second: int
     peak_in_flight: int
     tokens_issued: int
+    tokens_seen: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,7 @@ class UserTally:
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
 
-    def freeze(self, tokens_issued: int) -> UserRecord:
+    def freeze(self, tokens_issued: int, tokens_seen: int) -> UserRecord:
         """A copy for readers."""
         return UserRecord(
             self.requests,
@@ -243,6 +245,7 @@ class UserTally:
             self.peak_per_second,
             self.peak_in_flight,
             tokens_issued,
+            tokens_seen,
         )
 
 

@@ -122,6 +122,7 @@ class Times:
         first_chunk: How long a stream of Globus Compute may take to begin (FIRST 3dde68d,
             endpoints/globus_compute.py).
         next_chunk: After how long without a chunk a stream is taken for complete (the same).
+        stream: How long a stream of Globus Compute may take in all (the same).
         batch_status: How long the gateway believes what it knows of a batch (FIRST 1a92ca4,
             globus_utils.py).
         batch_fails: After how long an unfinished batch counts as failed (FIRST main 329c0cd).
@@ -136,6 +137,7 @@ class Times:
     upstream: float = 120.0
     first_chunk: float = 30.0
     next_chunk: float = 5.0
+    stream: float = 300.0
     batch_status: float = 30.0
     batch_fails: float = 7 * 86_400.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,6 +37,7 @@ class Tokens:
         self._grants: dict[str, _Grant] = {}
         self._logins: dict[str, float] = {}
         self._issued: Counter[str] = Counter()
+        self._seen: defaultdict[str, set[str]] = defaultdict(set)
 
     def issue(self, user: str, life: float | None = None) -> str:
         """A new token of a user, who is logged in with the first."""
@@ -52,6 +53,11 @@ class Tokens:
         """How many tokens each user was given."""
         with self._lock:
             return dict(self._issued)
+
+    def seen(self) -> dict[str, int]:
+        """How many different tokens each user has come with."""
+        with self._lock:
+            return {user: len(tokens) for user, tokens in self._seen.items()}
 
     def expire(self) -> None:
         """Let all tokens that were issued so far be expired."""
@@ -82,6 +88,8 @@ class Tokens:
         grant = self._grants.get(token)
         if grant is None:
             return "", "inactive"
+        with self._lock:
+            self._seen[grant.user].add(token)
         now = self._clock.now()
         if now >= grant.expires:
             return "", "expired"

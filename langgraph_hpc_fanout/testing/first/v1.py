@@ -15,6 +15,7 @@ from langgraph_hpc_fanout.testing.first.doorway import Doorway, Refusal
 from langgraph_hpc_fanout.testing.first.exchange import Exchange
 from langgraph_hpc_fanout.testing.first.faults import REJECTIONS, Fault, Route, Target
 from langgraph_hpc_fanout.testing.first.gateway import Gateway
+from langgraph_hpc_fanout.testing.first.hosting import Sight
 from langgraph_hpc_fanout.testing.first.quotas import Quotas
 from langgraph_hpc_fanout.testing.first.record import BatchRecord
 from langgraph_hpc_fanout.testing.first.site import Site
@@ -43,6 +44,7 @@ class V1:
         self._gateway = gateway
         self._quotas = quotas
         self._doorway = Doorway(gateway.clock, gateway.tokens, gateway.ledger, self._quotas)
+        self._sights: dict[str, Sight] = {}
         self._jobs: dict[tuple[str, str], tuple[float, bytes]] = {}
         settings = gateway.settings
         self._batches = Batches(gateway.clock, settings.times, self._quotas)
@@ -85,7 +87,8 @@ class V1:
         """Refuse a request, or hand it to its model; in the order of FIRST 69bef23, services.py."""
         exchange = self._gateway.open(connection, "/".join(parts[3:]))
         refusal = (
-            self._come_in(exchange, request)
+            self._outside(parts[0], len(request.body))
+            or self._come_in(exchange, request)
             or self._find(exchange, parts[0], parts[1], parts[2])
             or self._judge(exchange, len(request.body))
         )
@@ -99,11 +102,18 @@ class V1:
             door = exchange.site.cluster.door
             (desk.submit if door == "globus" else desk.call)(exchange, exchange.site)
 
-    def _come_in(self, exchange: Exchange, request: HttpRequest) -> Refusal | None:
-        if len(request.body) > _NGINX_BYTES:
+    def _outside(self, cluster: str, size: int) -> Refusal | None:
+        """What nginx refuses, which knows of no tokens."""
+        match self._gateway.estate.down.get(cluster):
+            case "detail":
+                return errors.nginx_maintenance(), "maintenance"
+            case "html":
+                return errors.page(503, "Service Temporarily Unavailable"), "maintenance"
+        if size > _NGINX_BYTES:
             return errors.page(413, "Request Entity Too Large"), "too_large"
-        if (refusal := self._doorway.from_address()) is not None:
-            return refusal
+        return self._doorway.from_address()
+
+    def _come_in(self, exchange: Exchange, request: HttpRequest) -> Refusal | None:
         exchange.user, refusal = self._doorway.user(request.authorization)
         if refusal is not None:
             return refusal
@@ -133,8 +143,8 @@ class V1:
         estate = self._gateway.estate
         if cluster not in estate.clusters:
             return _no_cluster(cluster), "not_found"
-        if (refusal := self._down(cluster)) is not None:
-            return refusal, "maintenance"
+        if cluster in estate.down:
+            return errors.maintenance(cluster), "maintenance"
         if framework != estate.clusters[cluster].framework:
             message = f"framework {framework} not available on cluster {cluster}."
             return errors.app("unsupported_framework", message), "unsupported"
@@ -167,17 +177,6 @@ class V1:
             return errors.too_many_tokens(of_model, of_user)
         return None
 
-    def _down(self, cluster: str) -> HttpResponse | None:
-        match self._gateway.estate.down.get(cluster):
-            case "notice":
-                return errors.maintenance(cluster)
-            case "detail":
-                return errors.nginx_maintenance()
-            case "html":
-                return errors.page(503, "Service Temporarily Unavailable")
-            case _:
-                return None
-
     # All else
 
     def _probe(self, request: HttpRequest, parts: list[str]) -> HttpResponse:
@@ -185,7 +184,7 @@ class V1:
         if route is None:
             return errors.not_found()
         self._gateway.ledger.probes[route] += 1
-        if (refusal := self._doorway.from_address()) is not None:
+        if (refusal := self._outside(parts[0], len(request.body))) is not None:
             return refusal[0]
         submits = parts[2:] == ["v1", "batches"]
         if request.method != ("POST" if submits else "GET"):
@@ -226,9 +225,25 @@ class V1:
         refusal = self._batches.refusal(place, user, body["input_file"])
         if refusal is not None:
             return refusal
+        if not self._takes_batches(place):
+            return errors.not_ready(place.slug)
         batch = Batch(place, user, body, self._gateway.clock.now(), fault)
         self._node.begin(batch)
         return self._batches.submit(batch)
+
+    def _takes_batches(self, site: Site) -> bool:
+        """Whether the gateway hands a batch on.
+
+        The endpoint for batches has managers only while a batch runs there, and without any the
+        gateway looks at the flag that requests, not batches, have set (FIRST 3dde68d,
+        endpoints/globus_compute.py): who has just asked a model cannot submit a batch for it.
+        """
+        now, cluster = self._gateway.clock.now(), site.cluster.name
+        sight = self._sights.setdefault(cluster, Sight(self._gateway.settings.times))
+        there = any(
+            batch.runs for batch in self._batches.all() if batch.site.cluster.name == cluster
+        )
+        return sight.managers(now, there) or not site.hosting.triggered(now)
 
     def _tell_batches(self, user: str, rest: list[str], query: str) -> HttpResponse:
         match rest:

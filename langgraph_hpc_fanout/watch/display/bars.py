@@ -22,6 +22,7 @@ from langgraph_hpc_fanout.watch.display.figures import (
     share,
     speed,
     times,
+    waiting,
 )
 from langgraph_hpc_fanout.watch.display.protocol import Event
 
@@ -93,6 +94,9 @@ def bar(event: Event, *, ended: bool) -> RenderableType:
 
 def _how_it_goes(event: Event, *, ended: bool) -> Text:
     text = Text("  ", style="dim", no_wrap=True, overflow="ellipsis")
+    if words := waiting(event):
+        text.append(_printable(words), style="not dim yellow")
+        text.append(", ")
     if event["failed"]:
         text.append(f"{failures(event):,} failed: {failed_kinds(event)}", style="not dim red")
         text.append(", ")

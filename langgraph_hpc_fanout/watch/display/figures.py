@@ -34,9 +34,9 @@ def tokens_per_second(event: Event) -> float:
 
 
 def speed(event: Event) -> str:
-    """Both rates in words, the cost where there is one, and what is waited for."""
+    """Both rates in words, and the cost where there is one."""
     rates = f"{items_per_second(event):,.1f} items/s, {tokens_per_second(event):,.0f} tokens/s"
-    return f"{rates}{_and(cost(event))}{_and(waiting(event))}"
+    return f"{rates}{_and(cost(event))}"
 
 
 def cost(event: Event) -> str:
@@ -56,9 +56,9 @@ def cost(event: Event) -> str:
 
 
 def waiting(event: Event) -> str:
-    """What the run waits for, while nobody can be asked; empty otherwise."""
-    why = event.get("waiting")
-    return f"waiting: {why}" if why else ""
+    """For what the run waits; empty where it need not."""
+    words = event.get("waiting")
+    return f"waiting: {words}" if words else ""
 
 
 def counted(event: Event) -> str:

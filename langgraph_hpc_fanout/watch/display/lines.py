@@ -5,24 +5,42 @@ from __future__ import annotations
 import logging
 import sys
 
-from langgraph_hpc_fanout.watch.display.figures import line
+from langgraph_hpc_fanout.watch.display.figures import line, waiting
 from langgraph_hpc_fanout.watch.display.protocol import Event
 
 logger = logging.getLogger("langgraph_hpc_fanout")
 
 _LINE_SECONDS = 5.0
+_WAITING_SECONDS = 60.0
+"""Between lines that say that the run still waits for the same, which it may do for hours."""
+
+
+class _Pace:
+    """When the next line is due."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+        self._waiting = ""
+
+    def is_due(self, event: Event) -> bool:
+        """Whether this is to be written; if it is, it counts as written."""
+        words = waiting(event)
+        still_waits = bool(words) and words == self._waiting
+        if event["seconds"] < self._last + (_WAITING_SECONDS if still_waits else _LINE_SECONDS):
+            return False
+        self._last, self._waiting = event["seconds"], words
+        return True
 
 
 class LogLines:
     """Lines in the log, and one at the end. Which of them are seen is up to `logging`."""
 
     def __init__(self) -> None:
-        self._next = _LINE_SECONDS
+        self._pace = _Pace()
 
     def show(self, event: Event) -> None:
         """Log a line if it is time for one."""
-        if event["seconds"] >= self._next:
-            self._next = event["seconds"] + _LINE_SECONDS
+        if self._pace.is_due(event):
             logger.info("%s", line(event))
 
     def close(self, event: Event) -> None:
@@ -38,12 +56,11 @@ class StderrLines:
     """
 
     def __init__(self) -> None:
-        self._next = _LINE_SECONDS
+        self._pace = _Pace()
 
     def show(self, event: Event) -> None:
         """Write a line if it is time for one."""
-        if event["seconds"] >= self._next:
-            self._next = event["seconds"] + _LINE_SECONDS
+        if self._pace.is_due(event):
             self._write(event)
 
     def close(self, event: Event) -> None:

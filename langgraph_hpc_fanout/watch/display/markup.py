@@ -11,6 +11,7 @@ from langgraph_hpc_fanout.watch.display.figures import (
     share,
     speed,
     times,
+    waiting,
 )
 from langgraph_hpc_fanout.watch.display.protocol import Event
 
@@ -19,7 +20,7 @@ _MOST_ENDPOINTS = 12
 _FRAME = "font:13px/1.6 system-ui,sans-serif;max-width:52em;margin:.3em 0"
 _TRACK = "display:flex;height:8px;margin:3px 0;border-radius:4px;background:#8884;overflow:hidden"
 _CELL = "padding:0 1.2em 0 0;text-align:left"
-_OK, _FAILED = "#2a9d5c", "#d9534f"
+_OK, _FAILED, _WAITING = "#2a9d5c", "#d9534f", "#b8860b"
 
 
 def markup(event: Event, *, ended: bool) -> str:
@@ -47,7 +48,12 @@ def _counts(event: Event) -> str:
     if event["cached"]:
         counts.append(f"{event['cached']:,} known before")
     counts += [f"{event['in_flight']:,} in flight", speed(event)]
-    return _pale(", ".join(counts)) + _failures(event)
+    return _pale(", ".join(counts)) + _waiting(event) + _failures(event)
+
+
+def _waiting(event: Event) -> str:
+    words = waiting(event)
+    return words and f'<div style="color:{_WAITING}">{escape(words)}</div>'
 
 
 def _failures(event: Event) -> str:

@@ -46,3 +46,8 @@ def test_a_bar_has_two_lines_on_terminals_of_any_width(width):
 def test_control_characters_in_names_do_not_reach_the_terminal():
     first, _ = lines(event(node="a\x1b[2Jb\n\x07[bold]"))
     assert first.startswith("a?[2Jb??[bold] ━")
+
+
+def test_a_bar_says_for_what_a_run_waits():
+    _, second = lines(event(failed={}, waiting="no endpoint can be asked (a\x1b[2J is away)"))
+    assert second.startswith("  waiting: no endpoint can be asked (a?[2J is away), 2 in flight, ")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from progress_events import event, new_run
 
-from langgraph_hpc_fanout.watch.display.figures import duration, line, speed, times
+from langgraph_hpc_fanout.watch.display.figures import duration, line, times
 from langgraph_hpc_fanout.watch.display.lines import LogLines, StderrLines
 
 LINE = (
@@ -32,11 +32,6 @@ def test_the_line_of_a_run_that_took_no_time():
     assert line(new_run(in_flight=0)) == (
         "screen: 0/10 done, 0 ok, 0 failed, 0 in flight, 0.0 items/s, 0 tokens/s, 0.0 s"
     )
-
-
-def test_the_line_says_what_is_waited_for():
-    assert line(event(waiting="a is queued.")) == f"{LINE}, waiting: a is queued."
-    assert speed(event(waiting="a is queued.")).endswith(", waiting: a is queued.")
 
 
 @pytest.mark.parametrize(
@@ -117,3 +112,28 @@ def test_a_program_without_stderr(capsys):
         patch.setattr("sys.stderr", None)
         StderrLines().show(event())
     assert capsys.readouterr() == ("", "")
+
+
+QUEUED = "no endpoint can be asked for m (m on sophia is queued)"
+
+
+def test_the_line_says_for_what_a_run_waits():
+    assert line(event(waiting=QUEUED)) == f"{LINE}, waiting: {QUEUED}"
+
+
+def test_a_wait_is_told_soon_and_then_every_minute(caplog):
+    caplog.set_level(logging.INFO, "langgraph_hpc_fanout")
+    lines = LogLines()
+    at = []
+
+    def show(start, end, **fields):
+        for second in range(start, end):
+            count = len(caplog.messages)
+            lines.show(event(seconds=float(second), **fields))
+            at.extend([second] * (len(caplog.messages) - count))
+
+    show(0, 12)
+    show(12, 200, waiting=QUEUED)
+    show(200, 212, waiting="no endpoint can be asked for m (m on sophia is loading)")
+    show(212, 223)
+    assert at == [5, 10, 15, 75, 135, 195, 200, 212, 217, 222]

@@ -124,3 +124,9 @@ def test_the_busiest_of_many_endpoints_are_listed():
     assert "e39<" in html
     assert "and 28 more endpoints" in html
     assert len(html) < 4000
+
+
+def test_the_view_says_for_what_a_run_waits():
+    html = markup(event(waiting="no endpoint can be asked (<a> is away)"), ended=False)
+    assert "waiting: no endpoint can be asked (&lt;a&gt; is away)</div>" in html
+    assert "waiting" not in markup(event(), ended=False)
