@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from pydantic import Field, SecretStr, SkipValidation, model_validator
 
 from langgraph_hpc_fanout.chat_models import OF_THE_ENDPOINTS, Lanes, PoolChatModel
+from langgraph_hpc_fanout.endpoints.first.gateway import root_of
 from langgraph_hpc_fanout.pool import Pool
 
 Token = SecretStr | Callable[[], str] | Callable[[], Awaitable[str]]
@@ -80,7 +81,8 @@ def _pool_of(
     model: str, clusters: tuple[str, ...] | None, base_url: str | None, token: Token | str | None
 ) -> Pool:
     secret = token.get_secret_value() if isinstance(token, SecretStr) else token
-    settings = (model, clusters, base_url, secret)
+    # The address itself, because what the environment says of it may change.
+    settings = (model, clusters, root_of(base_url), secret)
     with _making:
         if (pool := _pools.get(settings)) is None:
             pool = Pool.from_first(model, clusters=clusters, base_url=base_url, token=token)

@@ -234,7 +234,7 @@ class Pool:
                 cluster,
                 framework,
                 wanted,
-                base_url=base_url,
+                base_url=str(gateway.root),
                 token=token,
                 limits=limits,
                 name=name,

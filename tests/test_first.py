@@ -60,6 +60,16 @@ def test_a_cluster_that_is_named_and_not_there_is_said_at_once(pool_from):
         assert served(fake) == {}
 
 
+def test_a_pool_stays_at_the_gateway_for_which_it_was_made(pool_from, monkeypatch):
+    with FirstFake(quotas=FREE) as fake:
+        monkeypatch.setenv("FIRST_API_BASE", fake.url)
+        pool = Pool.from_first(GPT, token=fake.token(), limits=UNHURRIED)
+        monkeypatch.setenv("FIRST_API_BASE", "http://127.0.0.1:9/resource_server")
+        with pool:
+            ask(pool, 10)
+        assert sum(served(fake).values()) == 10
+
+
 def test_some_cluster_is_named_or_all_are_meant():
     with pytest.raises(ValueError, match="is empty; name some, or leave it out"):
         Pool.from_first(GPT, clusters=[], token="t")
