@@ -22,14 +22,14 @@ from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.endpoints.connections import Connections
 from langgraph_hpc_fanout.endpoints.credentials import ApiKey
 from langgraph_hpc_fanout.endpoints.first.endpoint import FirstEndpoint, model_named
-from langgraph_hpc_fanout.endpoints.first.gateway import gateway_of
+from langgraph_hpc_fanout.endpoints.first.gateway import FEDERATED, gateway_of
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.models import Models
 from langgraph_hpc_fanout.endpoints.openai import OpenAIEndpoint
 from langgraph_hpc_fanout.endpoints.price import Price, price_of
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint
 from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags, tags_of
-from langgraph_hpc_fanout.instances.federation import Federation, cluster_of
+from langgraph_hpc_fanout.instances.federation import Federation, ServingCluster
 from langgraph_hpc_fanout.instances.instance import Instance
 from langgraph_hpc_fanout.instances.listing import Change
 from langgraph_hpc_fanout.instances.sources import source_of
@@ -68,7 +68,7 @@ class Pool:
 
     def __init__(
         self,
-        endpoints: str | Endpoint | Iterable[str | Endpoint] | Watched,
+        endpoints: str | Endpoint | Iterable[str | Endpoint] | Watched[Any],
         *,
         policy: Policy = Policy(),
         budget: Budget | None = None,
@@ -91,7 +91,7 @@ class Pool:
         self._calls: dict[tuple[Any, ...], Calls] = {}
         self._finalizer: weakref.finalize[Any, Any] | None = None
         self._watched = watched
-        self._watch: Watch | None = None
+        self._watch: Watch[Any] | None = None
         self._connections = Connections()
 
     @classmethod
@@ -187,6 +187,8 @@ class Pool:
 
         The gateway's list is read when the pool is first used, and looked at again while it is
         in use. A cluster that is in maintenance is left alone, and the others do its work.
+        Version 2 has no list and finds a cluster itself; there the pool is one endpoint, or one
+        for each of `clusters`.
 
         Args:
             model: The model's logical name; by default what `FIRST_MODEL` says.
@@ -203,7 +205,8 @@ class Pool:
             every: Seconds between looks at the list.
 
         Raises:
-            ValueError: If no model is named, the address is no URL, or a time is out of range.
+            ValueError: If no model is named, the list of clusters is empty, the address is no URL,
+                or a time is out of range.
 
         Example:
             ```python
@@ -212,23 +215,35 @@ class Pool:
         """
         wanted = model_named(model, "Pool.from_first()")
         some = (clusters,) if isinstance(clusters, str) else clusters
-        gateway = gateway_of(base_url, token)
-        federation = Federation(gateway, wanted, None if some is None else frozenset(some))
+        named = None if some is None else tuple(dict.fromkeys(some))
+        if named == ():
+            raise ValueError(
+                "Pool.from_first(clusters=...) is empty; name some, or leave it out for all that "
+                "serve the model."
+            )
         common = as_tags(tags, "Pool.from_first(tags=...)")
+        gateway = gateway_of(base_url, token)
 
-        def make(instance: Instance) -> Endpoint:
+        def at(cluster: str, framework: str | None = None, name: str | None = None) -> Endpoint:
             return FirstEndpoint(
-                cluster_of(instance),
-                model=wanted,
+                cluster,
+                framework,
+                wanted,
                 base_url=str(gateway.root),  # the environment may name another one later
                 token=token,
                 limits=limits,
-                name=instance.name,
+                name=name,
                 tags=common,
                 price=price,
             )
 
-        return cls(Watched(federation, make, every, wait), policy=policy, budget=budget)
+        def make(each: ServingCluster) -> Endpoint:
+            return at(each.served.cluster, each.served.framework, each.name)
+
+        source = Federation(gateway, wanted, named)
+        watched = Watched(source, make, every, wait)
+        endpoints = map(at, named or (FEDERATED,)) if gateway.is_second else watched
+        return cls(endpoints, policy=policy, budget=budget)
 
     def __repr__(self) -> str:
         if self._watched is not None:
@@ -401,18 +416,18 @@ class Pool:
             for lane in [each for each in self._scheduler.lanes if each.name == name]:
                 self._scheduler.leave(lane)
 
-    def _watch_of(self, scheduler: Scheduler) -> Watch | None:
+    def _watch_of(self, scheduler: Scheduler) -> Watch[Any] | None:
         if self._watched is None:
             return None
         follow = weakref.WeakMethod(self._follow)  # a pool that nobody holds is to be closed
 
-        def change(change: Change) -> None:
+        def change(change: Change[Any]) -> None:
             if (call := follow()) is not None:
                 call(scheduler, change)
 
         return Watch(self._watched, scheduler, change)
 
-    def _follow(self, scheduler: Scheduler, change: Change) -> None:
+    def _follow(self, scheduler: Scheduler, change: Change[Any]) -> None:
         """Let listed instances leave and join, on the loop; all at once, for they may be many."""
         assert self._watched is not None  # noqa: S101 - there is a watch
         left = set(change.left)
@@ -461,7 +476,7 @@ def _endpoint(given: str | Endpoint) -> Endpoint:
     )
 
 
-def _abandon(scheduler: Scheduler, watch: Watch | None) -> None:
+def _abandon(scheduler: Scheduler, watch: Watch[Any] | None) -> None:
     """Close the connections of a pool that was garbage collected."""
     dispatch = dispatch_loop()
     if dispatch.loop is scheduler.loop:

@@ -77,6 +77,14 @@ def test_the_environment_names_model_gateway_and_token(fake, monkeypatch):
     assert ChatFIRST().invoke("hello").text
 
 
+def test_models_for_another_gateway_have_another_pool(monkeypatch):
+    monkeypatch.setenv("FIRST_API_BASE", "https://one.example/resource_server")
+    one = ChatFIRST(model="gpt-oss-120b", api_key="x")
+    monkeypatch.setenv("FIRST_API_BASE", "https://other.example/resource_server")
+    other = ChatFIRST(model="gpt-oss-120b", api_key="x")
+    assert one.pool is not other.pool
+
+
 def test_a_model_is_named(monkeypatch, settings):
     monkeypatch.delenv("FIRST_MODEL", raising=False)
     with pytest.raises(ValueError, match="names no model, and FIRST_MODEL is not set"):

@@ -35,7 +35,9 @@ def list_(as_json: _Json = False) -> None:
 
 @app.command()
 def probe(
-    cluster: Annotated[str, typer.Argument(help="Such as sophia.")],
+    cluster: Annotated[
+        str, typer.Argument(help="Such as sophia; federated for any, in version 2.")
+    ],
     model: Annotated[str, typer.Argument(help="Its id, or the last part of it.")],
 ) -> None:
     """Ask one model one short question; exit with 1 if there is no answer.

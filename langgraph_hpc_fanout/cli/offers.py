@@ -54,11 +54,16 @@ async def find() -> list[Offer]:
     """Ask the gateway of the environment what it serves.
 
     Raises:
-        GatewayError: If it does not answer, or not as FIRST does.
+        GatewayError: If it does not answer, not as FIRST does, or lists nothing, as version 2.
         ValueError: If `FIRST_API_BASE` is no URL.
     """
     gateway = gateway_of(None, None)
     client = gateway.client(f"FIRST at {shown(gateway.root)}")
+    if gateway.is_second:
+        raise GatewayError(
+            f"{client.name} is version 2, which does not list models; ask one with: "
+            "hpc-fanout endpoints probe federated MODEL"
+        )
     try:
         raw = await _look(gateway, client, "list-endpoints")
         catalogue = sorted(read_catalogue(raw), key=lambda each: (each.cluster, each.model))

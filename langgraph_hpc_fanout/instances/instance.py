@@ -1,4 +1,4 @@
-"""One server of many that a launcher started, and what a list says of them."""
+"""One of many that are listed, and what one look at a list has found."""
 
 from __future__ import annotations
 
@@ -6,20 +6,43 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 from yarl import URL
+
+from langgraph_hpc_fanout.records import FailureKind
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _WHERE = "write host:port, [IPv6]:port or a URL such as http://node1:8000/v1"
 
 
+class Listed(Protocol):
+    """What a list holds: told apart by its name, and another one if it is not equal."""
+
+    @property
+    def name(self) -> str:
+        """The endpoint's name in the pool."""
+        ...
+
+
+ListedT = TypeVar("ListedT", bound=Listed)
+
+
 class InstancesError(ValueError):
-    """What was read lists no instances; the message says what it is, where, and what to do."""
+    """What was read lists no instances; the message says what it is, where, and what to do.
+
+    Attributes:
+        kind: The kind of failure that this is to who asked.
+    """
+
+    def __init__(self, message: str, kind: FailureKind = "permanent") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A server, by its address.
+    """A server that a launcher started, by its address.
 
     Attributes:
         name: Host and port, and the path where it is not `/v1`; tells instances apart.
@@ -33,7 +56,7 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Generic[ListedT]):
     """What one look at a list has found.
 
     Attributes:
@@ -43,7 +66,7 @@ class Reading:
         absent: Why there is no list at all, if there is none.
     """
 
-    instances: tuple[Instance, ...] = ()
+    instances: tuple[ListedT, ...] = ()
     faults: tuple[str, ...] = ()
     is_complete: bool = True
     absent: str = ""
@@ -51,7 +74,7 @@ class Reading:
 
 def reading_of(
     instances: Iterable[Instance], faults: Iterable[str], *, is_complete: bool = True
-) -> Reading:
+) -> Reading[Instance]:
     """A reading in which each instance is listed once; of several entries the last counts."""
     each = {instance.name: instance for instance in instances}
     return Reading(tuple(each.values()), tuple(faults), is_complete)

@@ -17,7 +17,7 @@ from langgraph_hpc_fanout.instances.instance import (
 _COMMENT = re.compile(r"(?:^|\s)#")
 
 
-def read_lines(text: str, name: str, *, is_final: bool) -> Reading:
+def read_lines(text: str, name: str, *, is_final: bool) -> Reading[Instance]:
     """The instances of a list: `host:port`, `host port` or a URL a line, then `key=value`s.
 
     This is what Aegis writes (one `host:port` a line: BaseCAF_Aegis 027e337, launcher.py), what

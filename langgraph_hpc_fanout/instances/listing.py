@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic
 
-from langgraph_hpc_fanout.instances.instance import Instance, Reading
+from langgraph_hpc_fanout.instances.instance import ListedT, Reading
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Change(Generic[ListedT]):
     """What a look has changed.
 
     Attributes:
@@ -17,13 +18,13 @@ class Change:
     """
 
     left: tuple[str, ...] = ()
-    joined: tuple[Instance, ...] = ()
+    joined: tuple[ListedT, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.left or self.joined)
 
 
-class Listing:
+class Listing(Generic[ListedT]):
     """Who is listed, over many looks.
 
     Instances join as soon as they are seen. They leave when a complete list does not have them;
@@ -31,12 +32,12 @@ class Listing:
     """
 
     def __init__(self) -> None:
-        self._listed: dict[str, Instance] = {}
+        self._listed: dict[str, ListedT] = {}
 
     def __len__(self) -> int:
         return len(self._listed)
 
-    def take(self, reading: Reading) -> Change:
+    def take(self, reading: Reading[ListedT]) -> Change[ListedT]:
         """Take in what a look has found."""
         found = {instance.name: instance for instance in reading.instances}
         joined = [each for name, each in found.items() if name not in self._listed]

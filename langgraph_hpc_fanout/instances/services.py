@@ -21,7 +21,7 @@ _LISTS = ("services", "instances", "endpoints", "data")
 _NOT_THERE = frozenset({"starting", "unhealthy", "stopping", "stopped", "failed"})
 
 
-def read_services(raw: bytes, name: str) -> Reading:
+def read_services(raw: bytes, name: str) -> Reading[Instance]:
     """The instances of an answer.
 
     Aegis tells of each service its `service_id`, `host`, `port`, `status` and `last_seen`

@@ -10,7 +10,7 @@ from typing import Protocol
 import aiohttp
 from yarl import URL
 
-from langgraph_hpc_fanout.instances.instance import InstancesError, Reading
+from langgraph_hpc_fanout.instances.instance import Instance, InstancesError, ListedT, Reading
 from langgraph_hpc_fanout.instances.lines import read_lines
 from langgraph_hpc_fanout.instances.services import read_services
 
@@ -18,11 +18,13 @@ _ANSWER_SECONDS = 10.0
 _ROUTES = ("services", "services/healthy", "list-healthy")
 """Where registries list services, when only their host and port are given."""
 
+_LAUNCHER = "is the launcher running? wait= gives it more time."
+
 Signature = tuple[int, int, int]
 """Inode, size in bytes, and time of the last change in ns."""
 
 
-class Source(Protocol):
+class Source(Protocol[ListedT]):
     """A list that may change."""
 
     @property
@@ -30,12 +32,21 @@ class Source(Protocol):
         """What it is called in messages; holds no secret."""
         ...
 
-    async def look(self) -> Reading:
-        """What is listed now."""
+    @property
+    def advice(self) -> str:
+        """What to do when nobody who is listed answers in time; empty where nothing helps."""
+        ...
+
+    async def look(self) -> Reading[ListedT]:
+        """What is listed now.
+
+        Raises:
+            InstancesError: If nobody can be asked, whoever is listed.
+        """
         ...
 
 
-def source_of(given: str | os.PathLike[str]) -> Source:
+def source_of(given: str | os.PathLike[str]) -> Source[Instance]:
     """The source at a path, or at the URL of a registry.
 
     Raises:
@@ -67,14 +78,19 @@ class FileSource:
     def __init__(self, path: Path) -> None:
         self._path = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - keeps symlinks
         self._signature: Signature | None = None
-        self._reading: Reading | None = None
+        self._reading: Reading[Instance] | None = None
 
     @property
     def name(self) -> str:
         """The path."""
         return str(self._path)
 
-    async def look(self) -> Reading:
+    @property
+    def advice(self) -> str:
+        """Of a file that a launcher writes."""
+        return _LAUNCHER
+
+    async def look(self) -> Reading[Instance]:
         """What is listed now; nothing is read while the file stays as it is."""
         known = self._signature if self._is_read() else None
         try:
@@ -127,7 +143,12 @@ class RegistrySource:
         """The URL, without users and queries."""
         return self._name
 
-    async def look(self) -> Reading:
+    @property
+    def advice(self) -> str:
+        """Of a registry that a launcher starts."""
+        return _LAUNCHER
+
+    async def look(self) -> Reading[Instance]:
         """What is listed now."""
         timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
         try:
@@ -139,7 +160,7 @@ class RegistrySource:
             why = type(error).__name__ if isinstance(error, TimeoutError) else _cause(error)
             return Reading(is_complete=False, absent=f"{self.name} does not answer ({why})")
 
-    async def _ask(self, session: aiohttp.ClientSession) -> Reading:
+    async def _ask(self, session: aiohttp.ClientSession) -> Reading[Instance]:
         statuses = []
         for url in self._urls:
             async with session.get(url, allow_redirects=False) as response:

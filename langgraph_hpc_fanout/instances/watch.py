@@ -6,11 +6,12 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
+from typing import Generic
 
 from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError
 from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.endpoints.protocol import Endpoint
-from langgraph_hpc_fanout.instances.instance import Instance, InstancesError, Reading
+from langgraph_hpc_fanout.instances.instance import InstancesError, ListedT, Reading
 from langgraph_hpc_fanout.instances.listing import Change, Listing
 from langgraph_hpc_fanout.instances.sources import Source
 
@@ -22,7 +23,7 @@ same."""
 _MOST_FAULTS = 4
 
 
-class Watched:
+class Watched(Generic[ListedT]):
     """A list of instances, and what is known of it; it outlives schedulers and forks.
 
     Args:
@@ -36,7 +37,11 @@ class Watched:
     """
 
     def __init__(
-        self, source: Source, make: Callable[[Instance], Endpoint], every: float, wait: float
+        self,
+        source: Source[ListedT],
+        make: Callable[[ListedT], Endpoint],
+        every: float,
+        wait: float,
     ) -> None:
         if not 0.0 < every < math.inf:
             raise ValueError(f"every={every!r} must be seconds between looks, more than 0.")
@@ -46,11 +51,11 @@ class Watched:
         self.make = make
         self.every = every
         self.wait = wait
-        self.listing = Listing()
+        self.listing: Listing[ListedT] = Listing()
         self.absent = ""
         self._told: set[str] = set()
 
-    def take(self, reading: Reading) -> Change:
+    def take(self, reading: Reading[ListedT]) -> Change[ListedT]:
         """Take in what a look has found; each fault is logged once.
 
         Raises:
@@ -67,7 +72,7 @@ class Watched:
         return self.listing.take(reading)
 
 
-class Watch:
+class Watch(Generic[ListedT]):
     """Looks at a list again and again while a scheduler is wanted, and not otherwise.
 
     Args:
@@ -77,7 +82,10 @@ class Watch:
     """
 
     def __init__(
-        self, watched: Watched, scheduler: Scheduler, change: Callable[[Change], object]
+        self,
+        watched: Watched[ListedT],
+        scheduler: Scheduler,
+        change: Callable[[Change[ListedT]], object],
     ) -> None:
         self._watched = watched
         self._scheduler = scheduler
@@ -86,7 +94,7 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
         self._looked_at = -math.inf
         self._looked = asyncio.Event()
-        self._fault = ""
+        self._fault: InstancesError | None = None
         self._waiting = 0
         self._joined = asyncio.Event()
         self._is_closed = False
@@ -116,6 +124,7 @@ class Watch:
                 not one; or if nobody answers in time.
         """
         ends = self.loop.time() + self._watched.wait
+        advice = self._watched.source.advice
         was_told = False
         self._waiting += 1
         try:
@@ -126,7 +135,7 @@ class Watch:
                     return await self._resolve_now(model, require, forbid)
                 except NoEndpointError as error:
                     left = ends - self.loop.time()
-                    if self._is_final(error):
+                    if self._is_final(error) or (left <= 0.0 and not advice):
                         raise
                     if left <= 0.0:
                         raise NoEndpointError(f"{error} {self._too_late()}", error.kind) from error
@@ -142,8 +151,8 @@ class Watch:
     ) -> str:
         if self._is_closed:
             raise NoEndpointError("The pool was closed.", "cancelled")
-        if self._fault:
-            raise NoEndpointError(self._fault, "permanent")
+        if self._fault is not None:
+            raise NoEndpointError(str(self._fault), self._fault.kind)
         if not self._scheduler.lanes:
             absent = self._watched.absent
             name = self._watched.source.name
@@ -157,14 +166,14 @@ class Watch:
     def _too_late(self) -> str:
         return (
             f"No instance of {self._watched.source.name} has answered within "
-            f"{self._watched.wait:g} s; is the launcher running? wait= gives it more time."
+            f"{self._watched.wait:g} s; {self._watched.source.advice}"
         )
 
     async def _look_once(self) -> None:
         """Have a look that is not older than the time between looks, and not one in vain."""
         is_old = self.loop.time() - self._looked_at >= self._watched.every
         self.begin()
-        if (is_old or self._fault) and not self._is_closed:
+        if (is_old or self._fault is not None) and not self._is_closed:
             self._looked.clear()
             await self._looked.wait()
 
@@ -189,13 +198,13 @@ class Watch:
     async def _look(self) -> None:
         try:
             change = self._watched.take(await self._watched.source.look())
-            self._fault = ""
+            self._fault = None
             if change:
                 self._change(change)
                 self._tell(change)
                 self._joined.set()
         except InstancesError as error:
-            self._fault = str(error)
+            self._fault = error
             self._joined.set()
         except Exception:
             logger.exception("The list of instances %s", self._watched.source.name)
@@ -203,7 +212,7 @@ class Watch:
             self._looked_at = self.loop.time()
             self._looked.set()
 
-    def _tell(self, change: Change) -> None:
+    def _tell(self, change: Change[ListedT]) -> None:
         logger.info(
             "%s: %d instances have joined, %d have left, %d are listed.",
             self._watched.source.name,

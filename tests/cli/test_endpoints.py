@@ -10,6 +10,14 @@ from langgraph_hpc_fanout.testing.first import FirstFake
 
 
 @pytest.fixture
+def second(monkeypatch):
+    with FirstFake(version=2) as fake:
+        monkeypatch.setenv("FIRST_API_BASE", fake.federated_url)
+        monkeypatch.setenv("FIRST_API_KEY", fake.token())
+        yield fake
+
+
+@pytest.fixture
 def fake(monkeypatch):
     with FirstFake() as fake:
         monkeypatch.setenv("FIRST_API_BASE", fake.url)
@@ -91,3 +99,17 @@ def test_a_server_that_is_no_gateway(run, fake_fleet, monkeypatch):
     monkeypatch.setenv("FIRST_API_KEY", "x")
     monkeypatch.setenv("FIRST_API_BASE", fake_fleet().urls[0])
     assert run("endpoints", "list").exit_code == 1
+
+
+def test_the_second_version_lists_nothing(run, second):
+    done = run("endpoints", "list")
+    assert done.exit_code == 1
+    assert "hpc-fanout endpoints probe federated MODEL" in done.stderr
+
+
+@pytest.mark.parametrize("cluster", ["federated", "sophia"])
+def test_a_model_of_the_second_version(run, second, cluster):
+    done = run("endpoints", "probe", cluster, "openai/gpt-oss-120b")
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"{cluster}/gpt-oss-120b answered in 0.")
+    assert second.record().served == 1

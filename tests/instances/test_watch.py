@@ -32,6 +32,7 @@ class Listed:
     """A source that a test changes."""
 
     name = "/hosts.txt"
+    advice = "is the launcher running? wait= gives it more time."
 
     def __init__(self, reading):
         self.reading = reading

@@ -88,15 +88,7 @@ def find(
         LookupError: If the cluster does not serve it to this user, or several that it may be;
             the message names the right id where one is near.
     """
-    there = [each for each in catalogue if each.cluster == cluster]
-    if framework is not None:
-        there = [each for each in there if each.framework == framework]
-    if not there:
-        where = cluster if framework is None else f"{cluster}/{framework}"
-        names = sorted({f"{each.cluster}/{each.framework}" for each in catalogue})
-        raise LookupError(
-            f"FIRST lists no models of {where} for you; it lists {', '.join(names) or 'nothing'}."
-        )
+    there = _at(catalogue, cluster, framework)
     exact = [each for each in there if each.model == model]
     found = exact or [each for each in there if is_same(each.model, model)]
     if len(found) == 1:
@@ -104,7 +96,7 @@ def find(
     if found:
         ids = ", ".join(sorted(f"{each.framework}: {each.model}" for each in found))
         raise LookupError(f"{cluster} serves several {model!r} ({ids}); name one by its id.")
-    raise LookupError(_not_served(there, model, cluster))
+    raise LookupError(why_not(catalogue, model, cluster, framework))
 
 
 def clusters_of(catalogue: Iterable[Served], model: str) -> list[Served]:
@@ -121,6 +113,11 @@ def is_same(one: str, other: str) -> bool:
     return one == other or _own_name(one) == _own_name(other)
 
 
+def _at(catalogue: Sequence[Served], cluster: str, framework: str | None) -> list[Served]:
+    there = [each for each in catalogue if each.cluster == cluster]
+    return [each for each in there if framework in (None, each.framework)]
+
+
 def nearest(model: str, ids: Iterable[str]) -> str | None:
     """The id that is most likely meant by a name that is none; None where none is near."""
     by_name = {_own_name(each): each for each in sorted(ids)}
@@ -132,7 +129,17 @@ def _own_name(model: str) -> str:
     return model.rpartition("/")[2].casefold()
 
 
-def _not_served(there: Sequence[Served], model: str, cluster: str) -> str:
+def why_not(
+    catalogue: Sequence[Served], model: str, cluster: str, framework: str | None = None
+) -> str:
+    """Why a cluster does not serve a model to this user, and which one may be meant."""
+    there = _at(catalogue, cluster, framework)
+    if not there:
+        where = cluster if framework is None else f"{cluster}/{framework}"
+        names = sorted({f"{each.cluster}/{each.framework}" for each in catalogue})
+        return (
+            f"FIRST lists no models of {where} for you; it lists {', '.join(names) or 'nothing'}."
+        )
     ids = sorted({each.model for each in there})
     if (near := nearest(model, ids)) is not None:
         return f"{cluster} serves no {model!r}; did you mean {near!r}?"

@@ -58,6 +58,12 @@ _REQUESTS = "9.7/s"
 millisecond of jitter is a refusal."""
 _TOKENS = 60_000
 """Per minute, user and model, where the gateway does not tell (FIRST main 329c0cd)."""
+_SECOND_CONCURRENCY = 8
+_SECOND_REQUESTS = "120/min"
+_SECOND_BURST = 2
+_SECOND_TOKENS = "100000/min"
+"""Of version 2, for each user and model (FIRST firstv2 a2835a8); it tells nobody what is in
+force. It lets 10 requests through at once; two are a second's worth."""
 
 
 class FirstEndpoint:
@@ -68,10 +74,12 @@ class FirstEndpoint:
     Answers are never streamed.
 
     Args:
-        cluster: The cluster, such as `sophia`.
+        cluster: The cluster, such as `sophia`; of version 2, whose address ends in `/api`, also
+            `federated`, for whichever has room.
         framework: The framework; needed only where a cluster serves the model by several.
         model: The model's logical name, such as `gpt-oss-120b`: its id there, or the last part
-            of it. By default what `FIRST_MODEL` says.
+            of it. Version 2 has no list in which to find it and needs the id. By default what
+            `FIRST_MODEL` says.
         base_url: The gateway; by default `FIRST_API_BASE`, else ALCF's.
         token: The token, the name of an environment variable that holds it, a source of tokens,
             or a function, sync or async, that returns one. By default what `find_token_source`
@@ -122,6 +130,7 @@ class FirstEndpoint:
         self._served: Served | None = None
         self._waking: asyncio.Task[Fault | None] | None = None
         self._woken_at: float | None = None
+        self._cold_until = float("-inf")
 
     def __repr__(self) -> str:
         where = shown(self._gateway.root)
@@ -144,6 +153,8 @@ class FirstEndpoint:
     async def probe(self) -> Health:
         """Find the model in the gateway's list, and how it stands; wake it if it is not loaded."""
         try:
+            if self._gateway.is_second:
+                return await self._probe_second()
             served = await self._find()
             if isinstance(served, Failure):
                 return Health(ok=False, failure=served)
@@ -161,6 +172,19 @@ class FirstEndpoint:
             return self._on_its_way(standing.words(served))
         except EXCHANGE_ERRORS as error:
             return Health(ok=False, failure=self._http.failure_from(error))
+
+    async def _probe_second(self) -> Health:
+        """Whether version 2 lets us in; whether the model is loaded, only requests tell."""
+        self._served = Served(self._cluster, self._framework or "", self._model)
+        self.models = {self._model: self._model}
+        answer = await self._gateway.look(self._http, "whoami", _POLL_SECONDS)
+        if answer.status in (401, 403, 503):
+            return Health(ok=False, failure=self._failure_of(answer))
+        left = self._cold_until - asyncio.get_running_loop().time()
+        if left <= 0.0:
+            return Health(ok=True)
+        words = f"{self._model} is being loaded, for about {left:.0f} s more."
+        return self._on_its_way(words, left)
 
     async def _find(self) -> Served | Failure:
         """Where the model is, and what is told of it."""
@@ -185,6 +209,14 @@ class FirstEndpoint:
         return served
 
     def _limits(self, card: Card) -> Limits:
+        if self._gateway.is_second:
+            return Limits(
+                concurrency=_SECOND_CONCURRENCY,
+                requests=_SECOND_REQUESTS,
+                burst=_SECOND_BURST,
+                tokens=_SECOND_TOKENS,
+                shared=f"requests for {self._model} to {self._gateway.root.host}",
+            )
         tokens = _TOKENS if card.user_tokens is None else card.user_tokens
         return Limits(
             concurrency=_WORKERS,
@@ -227,9 +259,10 @@ class FirstEndpoint:
             return None
         return fault_of(answer.status, answer.raw, answer.retry_after)
 
-    def _on_its_way(self, words: str) -> Health:
+    def _on_its_way(self, words: str, seconds: float | None = None) -> Health:
         failure = self._http.failure("cold", f"{self.name}: {words}")
-        return Health(ok=False, failure=failure, retry_after=_POLL_SECONDS)
+        wait = _POLL_SECONDS if seconds is None else min(seconds, _POLL_SECONDS)
+        return Health(ok=False, failure=failure, retry_after=wait)
 
     # -- requests -------------------------------------------------------------------------
 
@@ -253,6 +286,8 @@ class FirstEndpoint:
             return Reply(position, failure=self._http.failure_from(error))
         if answer.status != 200:
             fault = fault_of(answer.status, answer.raw, answer.retry_after)
+            if self._gateway.is_second and fault.is_starting and fault.retry_after is not None:
+                self._cold_until = asyncio.get_running_loop().time() + fault.retry_after
             return Reply(
                 position,
                 failure=self._failure(fault, answer.status),
@@ -266,8 +301,7 @@ class FirstEndpoint:
         return Reply(position, body=completion, usage=usage_of(request, completion))
 
     async def _post(self, served: Served, body: bytes) -> Answer:
-        url = self._gateway.root / served.cluster / served.framework / "v1" / "chat" / "completions"
-        return await self._http.exchange("POST", url, body)
+        return await self._http.exchange("POST", self._gateway.chat_url(served), body)
 
     def _failure_of(self, answer: Answer) -> Failure:
         fault = fault_of(answer.status, answer.raw, answer.retry_after)

@@ -21,8 +21,11 @@ from langgraph_hpc_fanout.records import FailureKind
 TOKEN_WINDOW = 60.0
 """Seconds of the window in which tokens are counted."""
 
+_LOG_OUT = "First log out at https://app.globus.org/logout."
+"""Policy wants a new login, and not a new token of the old one (ALCF user guide 7d04a3f)."""
+
 _HIDDEN = re.compile(r"API request failed with status code: (\d{3})")
-_PERMISSION = re.compile(r"permission denied to endpoint|not allowed|not permitted", re.IGNORECASE)
+_PERMISSION = re.compile(r"permission denied to|not allowed|not permitted", re.IGNORECASE)
 _POLICIES = re.compile(r"internal policies|high-assurance", re.IGNORECASE)
 _MAY_HAVE_WORKED = "The task still runs there, so the answer may be paid for twice."
 _CLIENT_ERRORS = range(400, 500)
@@ -72,7 +75,7 @@ def fault_of(status: int, raw: bytes, retry_after: float | None = None) -> Fault
             about = f" (task {task})" if task else ""
             return Fault("timeout", f"no answer in 300 s{about}. {_MAY_HAVE_WORKED}")
         case 429:
-            return _too_many(code, said, retry_after)
+            return _too_many(code, info, said, retry_after)
         case 503:
             return Fault("cold", said, retry_after, is_starting="not ready" in said)
         case 504:
@@ -97,10 +100,15 @@ def _application(raw: bytes) -> tuple[str, Mapping[str, Any]]:
 def _unauthorized(said: str) -> Fault:
     if _PERMISSION.search(said) and not _POLICIES.search(said):
         return Fault("cold", f"{said} No other token helps: ask ALCF for access to the model.")
+    if _POLICIES.search(said):
+        said = f"{said} {_LOG_OUT}"
     return Fault("auth", said, login=True)
 
 
-def _too_many(code: str, said: str, retry_after: float | None) -> Fault:
+def _too_many(code: str, info: Mapping[str, Any], said: str, retry_after: float | None) -> Fault:
+    if info.get("reason") == "cold":
+        # Version 2: the refusal itself is what has the model loaded.
+        return Fault("cold", said, retry_after, is_starting=True)
     if code == "too_many_requests" and retry_after is None:
         # Its window's edge is not told; the lane's limit finds it.
         return Fault("rate_limited", f"{said} They are counted in windows of {TOKEN_WINDOW:g} s.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 import weakref
 from typing import Any
@@ -12,13 +13,19 @@ from pydantic import SecretStr
 from yarl import URL
 
 from langgraph_hpc_fanout.endpoints.credentials import ApiKey, Credentials
+from langgraph_hpc_fanout.endpoints.first.catalogue import Served
 from langgraph_hpc_fanout.endpoints.http import Answer, HttpClient, shown
 from langgraph_hpc_fanout.tokens.finding import find_token_source
 from langgraph_hpc_fanout.tokens.source import TokenSource
 
 BASE_VARIABLE = "FIRST_API_BASE"
 DEFAULT_BASE = "https://inference-api.alcf.anl.gov/resource_server"
+FEDERATED = "federated"
+"""Of version 2: whichever cluster has room."""
+
 _ROOT = "/resource_server"
+_ROOT_2 = re.compile(r"(.*/api)(?:/(?:federated|deployments/[^/]+)/v1)?")
+"""Of version 2 (FIRST firstv2 a2835a8), and what its addresses have after it."""
 
 _gateways: weakref.WeakValueDictionary[tuple[Any, ...], Gateway] = weakref.WeakValueDictionary()
 _making = threading.Lock()
@@ -28,7 +35,8 @@ def root_of(base_url: str | None) -> URL:
     """The gateway's root: as given, of `FIRST_API_BASE`, or ALCF's.
 
     It may be written as the address of one cluster's models, as agent frameworks do
-    (`.../resource_server/metis/api/v1`); the root is what comes before the cluster.
+    (`.../resource_server/metis/api/v1`); the root is what comes before the cluster. Version 2's
+    is `.../api`, of its `.../api/federated/v1`, too.
 
     Raises:
         ValueError: If it is no URL.
@@ -47,8 +55,13 @@ def root_of(base_url: str | None) -> URL:
         raise ValueError(
             f"{BASE_VARIABLE} holds no URL of a gateway; set it to one such as {DEFAULT_BASE}."
         )
-    before, root, _ = url.path.partition(_ROOT)
-    return url.with_user(None).with_path(before + root if root else url.path.rstrip("/"))
+    path = url.path.rstrip("/").removesuffix("/chat/completions")
+    before, root, _ = path.partition(_ROOT)
+    if root:
+        path = before + root
+    elif second := _ROOT_2.fullmatch(path):
+        path = second[1]
+    return url.with_user(None).with_path(path)
 
 
 def gateway_of(base_url: str | None, token: ApiKey | None) -> Gateway:
@@ -88,6 +101,25 @@ class Gateway:
     def __repr__(self) -> str:
         return f"Gateway({shown(self.root)!r})"
 
+    @property
+    def is_second(self) -> bool:
+        """Whether it is version 2, which lists nothing and has no jobs to tell of."""
+        return _ROOT not in self.root.path and self.root.path.endswith("/api")
+
+    def chat_url(self, served: Served) -> URL:
+        """Where a model is asked.
+
+        In version 2 a deployment's name in paths has `~` for `/` (FIRST firstv2 a2835a8).
+        """
+        if not self.is_second:
+            base = self.root / served.cluster / served.framework
+        elif served.cluster == FEDERATED:
+            base = self.root / FEDERATED
+        else:
+            slug = f"{served.cluster}/{served.model}".replace("/", "~")
+            base = self.root / "deployments" / slug
+        return base / "v1" / "chat" / "completions"
+
     def client(self, name: str) -> HttpClient:
         """Connections for one endpoint, with the token that all share."""
         return HttpClient(self.root, name, self.credentials)
@@ -98,17 +130,17 @@ class Gateway:
         Args:
             client: Whose connections to use.
             path: The route, below the root.
-            keep: Seconds for which a good answer is kept.
+            keep: Seconds that an answer may be old.
 
         Raises:
             CredentialError: If there is no token to be had.
             aiohttp.ClientError: If there is no answer; so TimeoutError and OSError.
         """
         loop = asyncio.get_running_loop()
-        until, asking = self._known.get(path, (0.0, None))
-        if asking is None or asking.get_loop() is not loop or loop.time() >= until:
+        asked, asking = self._known.get(path, (0.0, None))
+        if asking is None or asking.get_loop() is not loop or loop.time() - asked >= keep:
             asking = loop.create_task(client.exchange("GET", self.root / path))
-            self._known[path] = loop.time() + keep, asking
+            self._known[path] = loop.time(), asking
             asking.add_done_callback(lambda task: self._answered(path, task))
         return await asyncio.shield(asking)
 

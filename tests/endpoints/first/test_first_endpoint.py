@@ -11,11 +11,13 @@ from graphs import build, molecules
 from langgraph_hpc_fanout import FirstEndpoint, Limits, Pool, Request
 from langgraph_hpc_fanout.endpoints.first import endpoint as module
 from langgraph_hpc_fanout.testing.conformance import EndpointConformance
-from langgraph_hpc_fanout.testing.first import Cluster, FirstFake, Model, Quotas
+from langgraph_hpc_fanout.testing.first import Cluster, FirstFake, Model, Quotas, UsageLimits
 
 FREE = Quotas(requests=None, user_tokens=None, model_tokens=None)
 TOKEN = "AgVerySecretToken"
 GPT = "gpt-oss-120b"
+OPENAI_GPT = "openai/gpt-oss-120b"
+UNLIMITED = UsageLimits(concurrency=10_000, requests=10**6, burst=10_000, tokens=10**9)
 
 
 @pytest.fixture
@@ -72,6 +74,18 @@ class TestConformance(EndpointConformance):
         self.token = self.fake.token()
         self.secrets = (self.token,)
         return over(self.fake, token=self.token)
+
+    async def in_flight(self):
+        return sum(model.in_flight for model in self.fake.record().models.values())
+
+
+class TestConformanceOfTheSecondVersion(EndpointConformance):
+    @pytest.fixture
+    def endpoint(self, gateway):
+        self.fake = gateway(version=2, quotas=UNLIMITED, latency=0.05)
+        token = self.fake.token()
+        self.secrets = (token,)
+        return over(self.fake, "federated", OPENAI_GPT, token=token)
 
     async def in_flight(self):
         return sum(model.in_flight for model in self.fake.record().models.values())
@@ -153,6 +167,45 @@ async def test_a_login_that_is_over_says_how_to_log_in(gateway, opened, monkeypa
     assert health.failure.kind == "auth"
     assert "internal policies" in health.failure.message
     assert "FIRST_API_KEY" in health.failure.message
+    assert "app.globus.org/logout" in health.failure.message
+
+
+async def test_a_deployment_of_the_second_version(gateway, opened):
+    fake = gateway(version=2, quotas=UNLIMITED)
+    endpoint, health = await opened(over(fake, "minerva", OPENAI_GPT))
+    assert health.ok
+    assert endpoint.limits == Limits(
+        concurrency=8,
+        requests="120/min",
+        burst=2,
+        tokens="100000/min",
+        shared=f"requests for {OPENAI_GPT} to 127.0.0.1",
+    )
+    reply = await ask(endpoint, Request("x", OPENAI_GPT, request().body, 2, 8))
+    assert reply.failure is None
+    assert fake.record().models[f"minerva/{OPENAI_GPT}"].served == 1
+
+
+async def test_the_second_version_refuses_a_token(gateway, opened):
+    fake = gateway(version=2, quotas=UNLIMITED)
+    _, health = await opened(over(fake, "federated", OPENAI_GPT, token=TOKEN))
+    assert health.failure.kind == "auth"
+    assert "set api_key=" in health.failure.message
+    assert TOKEN not in health.failure.message
+
+
+async def test_a_model_that_the_second_version_loads_is_on_its_way_until_it_says(gateway, opened):
+    cold = Cluster("sophia", "vllm", (Model(OPENAI_GPT, state="cold"),))
+    fake = gateway(cold, version=2, quotas=UNLIMITED)
+    endpoint, health = await opened(over(fake, "sophia", OPENAI_GPT))
+    assert health.ok, "only a request tells, and is what has it loaded"
+    reply = await ask(endpoint, Request("x", OPENAI_GPT, request().body, 2, 8))
+    assert (reply.failure.kind, reply.retry_after) == ("cold", 720.0)
+    health = await endpoint.probe()
+    assert not health.ok
+    assert 0.0 < health.retry_after <= 60.0
+    assert "is being loaded, for about 7" in health.failure.message
+    assert fake.record().models[f"sophia/{OPENAI_GPT}"].arrived == 1
 
 
 def test_an_endpoint_names_a_model(monkeypatch):

@@ -14,10 +14,11 @@ VLLM_400 = b'{"message": "This model\'s maximum context length is 4096 tokens.",
 
 ANSWERS = [
     (errors.unauthorized("expired"), "auth", "Access token expired"),
-    (errors.unauthorized("policies"), "auth", "internal policies"),
+    (errors.unauthorized("policies"), "auth", "internal policies.*app.globus.org/logout"),
     (errors.detail(401, "Unauthorized"), "auth", "Unauthorized"),
     (errors.app("access_denied", "No."), "auth", "No"),
     (errors.not_permitted("sophia-vllm-a"), "cold", "No other token helps"),
+    (errors.app("access_denied", "Permission denied to model a."), "cold", "No other token helps"),
     (errors.timeout("task-7"), "timeout", r"\(task task-7\)\. The task still runs there"),
     (errors.throttled(), "rate_limited", "Too many requests"),
     (errors.too_many_tokens(1, 2), "rate_limited", "counted in windows of 60 s"),
@@ -53,6 +54,19 @@ def test_the_table(answer, kind, words):
     assert fault.retry_after is None
     with pytest.raises(ValueError, match=words):
         raise ValueError(fault.message)
+
+
+def test_a_refusal_that_has_a_model_loaded():
+    answer = errors.busy("cold", 720)
+    fault = fault_of(answer.status, answer.body, 720.0)
+    assert (fault.kind, fault.retry_after, fault.is_starting) == ("cold", 720.0, True)
+
+
+@pytest.mark.parametrize("reason", ["user_rpm", "user_tpm", "user_concurrency", "saturated"])
+def test_other_refusals_of_the_second_version_are_a_matter_of_rates(reason):
+    answer = errors.busy(reason, 2)
+    fault = fault_of(answer.status, answer.body, 2.0)
+    assert (fault.kind, fault.retry_after, fault.is_starting) == ("rate_limited", 2.0, False)
 
 
 def test_who_has_to_log_in():

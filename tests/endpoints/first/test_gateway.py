@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from langgraph_hpc_fanout.endpoints.first.gateway import DEFAULT_BASE, root_of
+from langgraph_hpc_fanout.endpoints.first.catalogue import Served
+from langgraph_hpc_fanout.endpoints.first.gateway import DEFAULT_BASE, FEDERATED, Gateway, root_of
 
 ROOT = "https://host.example/resource_server"
+SECOND = "https://host.example/api"
+GPT = "openai/gpt-oss-120b"
 
 
 @pytest.mark.parametrize(
@@ -24,6 +27,10 @@ ROOT = "https://host.example/resource_server"
         (f"{ROOT}?key=1", ROOT),
         ("https://host.example:8443/gateway/", "https://host.example:8443/gateway"),
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000/"),
+        (SECOND, SECOND),
+        (f"{SECOND}/", SECOND),
+        (f"{SECOND}/federated/v1", SECOND),
+        (f"{SECOND}/deployments/sophia~openai~gpt-oss-120b/v1/chat/completions", SECOND),
     ],
 )
 def test_the_root(monkeypatch, base, root):
@@ -36,3 +43,22 @@ def test_what_follows_the_root_does_not_matter(rest):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRST_API_BASE", f"{ROOT}/{rest}")
         assert root_of(None) == URL(ROOT)
+
+
+@pytest.mark.parametrize(
+    ("root", "served", "path"),
+    [
+        (ROOT, Served("sophia", "vllm", GPT), "/sophia/vllm/v1"),
+        (SECOND, Served(FEDERATED, "", GPT), "/federated/v1"),
+        (SECOND, Served("sophia", "", GPT), "/deployments/sophia~openai~gpt-oss-120b/v1"),
+    ],
+)
+def test_where_a_model_is_asked(root, served, path):
+    gateway = Gateway(URL(root), "t")
+    assert str(gateway.chat_url(served)) == f"{root}{path}/chat/completions"
+    assert gateway.is_second is (root == SECOND)
+
+
+@pytest.mark.parametrize("root", ["https://host.example/v1", f"{SECOND}/resource_server"])
+def test_only_the_second_versions_root_is_its_root(root):
+    assert not Gateway(URL(root), "t").is_second
