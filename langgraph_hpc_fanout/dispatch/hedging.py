@@ -144,16 +144,17 @@ class Hedging:
         return True
 
     def _quick_lane(self, job: Job, busy: Lane) -> Lane | None:
-        """A lane with room that is not known to be slow, and is not this; known ones first."""
+        """A lane with room, known neither as slow nor as ill, and not this; known ones first."""
         usual, avoid, unknown = self._estimates.pace(job.kind), {busy}, None
         for _ in range(_DRAWS):
             if (lane := self._idle.pick(job, avoid)) is None or lane.is_bulk:
                 break
-            if lane.width.pace is None:
-                unknown = unknown or lane
-            elif not _is_slow(lane, usual):
-                return lane
             avoid.add(lane)
+            if lane.condition.on_trial or _is_slow(lane, usual):
+                continue
+            if lane.width.pace is not None:
+                return lane
+            unknown = unknown or lane
         return unknown
 
 

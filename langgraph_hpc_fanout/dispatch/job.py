@@ -300,14 +300,19 @@ class Job:
         for ticket in (*self._again, *self._returned):
             ticket.stop_clock()
 
-    def reconsider(self) -> None:
-        """Lanes have changed: tickets that were kept from one may go there after all."""
+    def reconsider(self) -> bool:
+        """Lanes have changed: tickets that were kept from one may go there after all.
+
+        Returns:
+            Whether any were kept.
+        """
         if not self._keeps:
-            return
+            return False
         self._keeps = False
         for ticket in [each for each in self._again if each.twin is None]:
             ticket.avoid = _for_a_time(ticket.avoid)
             self._return(ticket)
+        return True
 
     # -- twins ----------------------------------------------------------------------------
 

@@ -458,8 +458,11 @@ class Lane:
                         return
         finally:
             self._prober = None
-        self._scheduler.lane_changed()
-        self._offer_room()
+        if self.condition.is_hot:
+            self._scheduler.lane_opened()
+            self._offer_room()
+        else:
+            self._scheduler.lane_changed()  # it was denied
 
     async def _ask_health(self) -> Health:
         try:

@@ -333,8 +333,25 @@ class Scheduler:
         else:
             self._try_again(job, ticket, reply, action, lane, seconds)
 
+    def lane_opened(self) -> None:
+        """A lane was found well: wake who waits for it, abort who waited for it in vain.
+
+        Thousands may open at once, so nothing here looks at all lanes unless it has to: what was
+        refused is known since it was, and only tickets that were kept from lanes are news to any
+        but the one that has opened.
+        """
+        self._changed.set()
+        is_news = False
+        for job in list(self._jobs):
+            is_news = job.reconsider() or is_news
+            self._check_served(job, self.loop.time())
+            if job.waiting_for is not None or job.lost_at is not None:
+                self._tell_what_for(job, early=self._is_early(job))
+        if is_news:
+            self._wake_all()
+
     def lane_changed(self) -> None:
-        """A lane opened, died or serves other models: wake who waits, abort who cannot go on."""
+        """A lane died, is left alone or leaves: wake who waits, abort who cannot go on."""
         self._changed.set()
         for job in list(self._jobs):
             job.reconsider()
@@ -376,7 +393,11 @@ class Scheduler:
         failing = [lane for lane in self.lanes if lane.condition.failure is not None]
         if denied := _denied(lane for lane in failing if job.admits(lane.tags)):
             self.abort(job, denied)
-        elif self._leaving and job.in_flight:
+        else:
+            self._check_served(job, now)
+
+    def _check_served(self, job: Job, now: float) -> None:
+        if self._leaving and job.in_flight:
             pass  # it is checked again when they are gone
         elif any(job.may_be_served_by(lane) for lane in self.lanes):
             job.lost_at = None

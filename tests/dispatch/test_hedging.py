@@ -116,6 +116,20 @@ async def test_a_slow_endpoint_is_no_help():
 
 
 @in_virtual_time
+async def test_a_lane_on_trial_is_no_help():
+    a, _ = pair(hangs=True)
+    ill = Scripted("ill", script=lambda call: "transient", latency=0.1)
+    async with Dispatch(a, ill, policy=GENEROUS) as dispatch:
+        asked = asyncio.ensure_future(
+            dispatch.ask(100, may_hedge=True, retry=Retry(timeout=300.0, attempts=50))
+        )
+        await asyncio.sleep(200.0)
+        assert dispatch.lanes["ill"].condition.on_trial
+        assert ill.calls_of(a.calls[30].key) == []
+        asked.cancel()
+
+
+@in_virtual_time
 async def test_what_a_slow_endpoint_has_at_the_end_is_asked_elsewhere_at_once():
     slow, quick = Scripted("slow", latency=10.0), Scripted("quick")
     await ask(200, slow, quick)

@@ -11,6 +11,7 @@ import pytest
 import uvloop
 from scripted import CoarseLoop, Dispatch, Items, Scripted, ask, fail, in_virtual_time, now
 
+from langgraph_hpc_fanout.dispatch.job import Job
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.reasons import explain
 from langgraph_hpc_fanout.dispatch.retry import Retry
@@ -790,3 +791,24 @@ def test_backoffs_too_short_for_a_timer_of_uvloop():
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.wait_for(main(), 20))
+
+
+class Counting(Job):
+    """A job that counts how often it is asked whether a lane may see its tickets."""
+
+    asked = 0
+
+    def admits(self, tags):
+        self.asked += 1
+        return super().admits(tags)
+
+
+@in_virtual_time
+async def test_a_lane_that_opens_is_all_that_is_looked_at():
+    count = 300
+    async with Dispatch(*(Scripted(f"{number}") for number in range(count))) as dispatch:
+        job = Counting(Items(0), "m", Retry())
+        dispatch.scheduler.add(job)
+        await asyncio.sleep(1.0)
+        assert all(lane.condition.is_hot for lane in dispatch.scheduler.lanes)
+        assert job.asked < 10 * count
