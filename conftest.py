@@ -8,6 +8,7 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
+from langgraph_hpc_fanout.testing.first import FirstFake
 from langgraph_hpc_fanout.testing.fleet import FakeFleet
 
 pytest_plugins = [
@@ -24,8 +25,17 @@ def llm_url() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def first_gateway() -> Iterator[None]:
+    """Snippets ask the gateway at FIRST_API_BASE with a login: here, a fake one."""
+    with FirstFake() as fake, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIRST_API_BASE", fake.url)
+        patch.setenv("FIRST_API_KEY", fake.token())
+        yield
+
+
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser()],
     patterns=["README.md", "docs/*.md", "docs/*/*.md"],
-    fixtures=["llm_url"],
+    fixtures=["llm_url", "first_gateway"],
 ).pytest()

@@ -114,13 +114,13 @@ class FirstBatchEndpoint:
         model: The model's logical name, such as `gpt-oss-120b`: its id there, or the last part
             of it. By default what `FIRST_MODEL` says. Not every model takes batches.
         directory: Where the files are: an absolute path that the cluster sees, too, such as one
-            below `/eagle`, and that its service may read. With `upload` any directory, by default
-            that of temporary files.
+            below `/eagle`, and in which its service may read and write. With `upload` any
+            directory, by default that of temporary files.
         upload: Carries a file to the cluster, where this machine does not see its file systems: a
             function, sync or async, of the local path, which returns the path there; the file
             must keep its name.
         fetch: The way back, from a path there to a local one; needed with `upload`.
-        base_url: The gateway; by default `FIRST_API_BASE`, else ALCF's.
+        base_url: The gateway; by default `FIRST_API_BASE`, else ALCF's. Version 2 has no batches.
         token: As of `FirstEndpoint`.
         poll: Seconds between two looks at a batch; longer for one that takes hours.
         least: Requests for which a batch is worth while: each loads the model anew, which takes
