@@ -95,7 +95,7 @@ class Gateway:
 
     def __init__(self, root: URL, token: ApiKey) -> None:
         self.root = root
-        self.credentials = Credentials(token)
+        self.credentials = Credentials(token, parameter="token=")
         self._known: dict[str, tuple[float, asyncio.Task[Answer]]] = {}
 
     def __repr__(self) -> str:

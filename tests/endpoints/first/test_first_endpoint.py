@@ -190,7 +190,7 @@ async def test_the_second_version_refuses_a_token(gateway, opened):
     fake = gateway(version=2, quotas=UNLIMITED)
     _, health = await opened(over(fake, "federated", OPENAI_GPT, token=TOKEN))
     assert health.failure.kind == "auth"
-    assert "set api_key=" in health.failure.message
+    assert "set token=" in health.failure.message
     assert TOKEN not in health.failure.message
 
 
