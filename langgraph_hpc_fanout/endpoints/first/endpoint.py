@@ -166,7 +166,7 @@ class FirstEndpoint:
             standing = standing_of(answer.raw, served)
             if standing.phase == "running":
                 self._woken_at = None
-                return Health(ok=True)
+                return self._unless_refused(standing.words(served))
             if standing.phase == "absent":
                 return await self._wake(served, standing.words(served))
             return self._on_its_way(standing.words(served))
@@ -180,10 +180,17 @@ class FirstEndpoint:
         answer = await self._gateway.look(self._http, "whoami", _POLL_SECONDS)
         if answer.status in (401, 403, 503):
             return Health(ok=False, failure=self._failure_of(answer))
+        return self._unless_refused(f"{self._model} is being loaded.")
+
+    def _unless_refused(self, words: str) -> Health:
+        """It is well, unless a request was refused lately because the model is not ready.
+
+        What the gateway tells of jobs may be a minute old, and of version 2 there are none.
+        """
         left = self._cold_until - asyncio.get_running_loop().time()
         if left <= 0.0:
             return Health(ok=True)
-        words = f"{self._model} is being loaded, for about {left:.0f} s more."
+        words += f" It refused a request as not ready; its next chance is in {left:.0f} s."
         return self._on_its_way(words, left)
 
     async def _find(self) -> Served | Failure:
@@ -286,8 +293,9 @@ class FirstEndpoint:
             return Reply(position, failure=self._http.failure_from(error))
         if answer.status != 200:
             fault = fault_of(answer.status, answer.raw, answer.retry_after)
-            if self._gateway.is_second and fault.is_starting and fault.retry_after is not None:
-                self._cold_until = asyncio.get_running_loop().time() + fault.retry_after
+            if fault.is_starting:
+                wait = _POLL_SECONDS if fault.retry_after is None else fault.retry_after
+                self._cold_until = asyncio.get_running_loop().time() + wait
             return Reply(
                 position,
                 failure=self._failure(fault, answer.status),

@@ -139,7 +139,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         asked, asking = self._known.get(path, (0.0, None))
         if asking is None or asking.get_loop() is not loop or loop.time() - asked >= keep:
-            asking = loop.create_task(client.exchange("GET", self.root / path))
+            asking = loop.create_task(client.control("GET", self.root / path))
             self._known[path] = loop.time(), asking
             asking.add_done_callback(lambda task: self._answered(path, task))
         return await asyncio.shield(asking)

@@ -9,9 +9,10 @@ import pytest
 from graphs import build, molecules
 
 from langgraph_hpc_fanout import FirstEndpoint, Limits, Pool, Request
+from langgraph_hpc_fanout.endpoints import http
 from langgraph_hpc_fanout.endpoints.first import endpoint as module
 from langgraph_hpc_fanout.testing.conformance import EndpointConformance
-from langgraph_hpc_fanout.testing.first import Cluster, FirstFake, Model, Quotas, UsageLimits
+from langgraph_hpc_fanout.testing.first import Cluster, Fault, FirstFake, Model, Quotas, UsageLimits
 
 FREE = Quotas(requests=None, user_tokens=None, model_tokens=None)
 TOKEN = "AgVerySecretToken"
@@ -204,7 +205,8 @@ async def test_a_model_that_the_second_version_loads_is_on_its_way_until_it_says
     health = await endpoint.probe()
     assert not health.ok
     assert 0.0 < health.retry_after <= 60.0
-    assert "is being loaded, for about 7" in health.failure.message
+    assert "is being loaded. It refused a request as not ready" in health.failure.message
+    assert "in 7" in health.failure.message
     assert fake.record().models[f"sophia/{OPENAI_GPT}"].arrived == 1
 
 
@@ -286,6 +288,32 @@ async def test_a_model_that_somebody_else_has_woken_is_waited_for(gateway, quick
         found = await asyncio.gather(answers(one, 20), answers(other, 20))
     assert found == [[None] * 20] * 2
     assert fake.record().models["sophia/openai/gpt-oss-120b"].wakeups == 1
+
+
+async def test_a_model_that_is_not_ready_though_its_job_runs_is_waited_for(gateway, quick_polls):
+    """As after somebody else's wake-up; what the gateway tells of jobs may be a minute old."""
+    fake = gateway(faults=[Fault("not_ready", route="inference", times=20)])
+    with Pool(over(fake, limits=Limits(concurrency=4))) as pool:
+        assert await answers(pool, 40) == [None] * 40
+    assert fake.record().reasons["not_ready"] == 20
+
+
+@pytest.mark.parametrize("route", ["list-endpoints", "jobs"])
+async def test_a_question_whose_answer_is_lost_is_asked_again(gateway, monkeypatch, route):
+    monkeypatch.setattr(http, "_CONTROL_SECONDS", 0.3)
+    exchange, asked = http.HttpClient.exchange, []
+
+    async def lossy(client, method, url, data=None):
+        if url.name == route:
+            asked.append(url)
+            if len(asked) == 1:
+                await asyncio.Event().wait()
+        return await exchange(client, method, url, data)
+
+    monkeypatch.setattr(http.HttpClient, "exchange", lossy)
+    with Pool(over(gateway())) as pool:
+        assert await answers(pool, 10) == [None] * 10
+    assert len(asked) == 2
 
 
 async def test_a_model_that_is_offline_is_not_waited_for(gateway, quick_polls):
