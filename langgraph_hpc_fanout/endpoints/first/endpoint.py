@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 from langgraph_hpc_fanout.endpoints.chat import read_completion, usage_of, wire_body
@@ -22,9 +23,9 @@ from langgraph_hpc_fanout.endpoints.first.jobs import standing_of
 from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS, Answer, shown
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.price import Price
-from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
+from langgraph_hpc_fanout.endpoints.protocol import Action, Bundling, Health
 from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
-from langgraph_hpc_fanout.records import Failure, Reply, Request
+from langgraph_hpc_fanout.records import Failure, FailureKind, Reply, Request
 
 MODEL_VARIABLE = "FIRST_MODEL"
 
@@ -100,6 +101,8 @@ class FirstEndpoint:
     """
 
     bundling = Bundling()
+    actions: Mapping[FailureKind, Action] = MappingProxyType({"timeout": Action.TRY_LAST})
+    """A request that the gateway has given up still runs there, and takes as long elsewhere."""
 
     def __init__(
         self,
