@@ -51,7 +51,7 @@ class Scheduler:
         budget: Budget | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.shared_rates = SharedRates()
+        self.shared_rates = SharedRates(self.loop)
         self.lanes = [Lane(endpoint, self) for endpoint in endpoints]
         self._rng = rng or random.Random()
         self._policy = policy

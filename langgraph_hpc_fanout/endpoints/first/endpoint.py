@@ -225,7 +225,7 @@ class FirstEndpoint:
                 requests=_SECOND_REQUESTS,
                 burst=_SECOND_BURST,
                 tokens=_SECOND_TOKENS,
-                shared=f"requests for {self._model} to {self._gateway.root.host}",
+                shared=f"requests for {self._model} to {self._gateway.name}",
             )
         tokens = _TOKENS if card.user_tokens is None else card.user_tokens
         return Limits(
@@ -234,7 +234,7 @@ class FirstEndpoint:
             burst=1,
             tokens=f"{tokens}/min",
             window="fixed",
-            shared=f"requests to {self._gateway.root.host}",
+            shared=f"requests to {self._gateway.name}",
         )
 
     async def _wake(self, served: Served, words: str) -> Health:

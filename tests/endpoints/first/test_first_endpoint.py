@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 from graphs import build, molecules
+from yarl import URL
 
 from langgraph_hpc_fanout import FirstEndpoint, Limits, Pool, Request
 from langgraph_hpc_fanout.endpoints import http
@@ -107,14 +108,15 @@ async def test_framework_and_id_are_found(gateway, opened, cluster, id_):
 
 
 async def test_limits_are_what_the_gateway_tells(gateway, opened):
-    endpoint, _ = await opened(over(gateway(quotas=Quotas(user_tokens=30_000))))
+    fake = gateway(quotas=Quotas(user_tokens=30_000))
+    endpoint, _ = await opened(over(fake))
     assert endpoint.limits == Limits(
         concurrency=100,
         requests="9.7/s",
         burst=1,
         tokens="30000/min",
         window="fixed",
-        shared="requests to 127.0.0.1",
+        shared=f"requests to {URL(fake.url).authority}",
     )
     endpoint, _ = await opened(over(gateway()))
     assert endpoint.limits.tokens == "60000/min", "the known default"
@@ -180,7 +182,7 @@ async def test_a_deployment_of_the_second_version(gateway, opened):
         requests="120/min",
         burst=2,
         tokens="100000/min",
-        shared=f"requests for {OPENAI_GPT} to 127.0.0.1",
+        shared=f"requests for {OPENAI_GPT} to {URL(fake.url).authority}",
     )
     reply = await ask(endpoint, Request("x", OPENAI_GPT, request().body, 2, 8))
     assert reply.failure is None
@@ -365,6 +367,19 @@ async def test_all_lanes_of_a_gateway_share_its_rate_of_requests(gateway):
         assert await answers(pool, 40) == [None] * 40
     refused = fake.record().users["alice"].throttled - before
     assert refused <= 4, "three lanes of 10 a second each would have 80 refused"
+
+
+async def test_pools_of_one_user_share_the_rate_of_requests(gateway):
+    fake = gateway(quotas=Quotas(user_tokens=None, model_tokens=None))
+    mine, theirs = fake.token("alice"), fake.token("bob")
+    with (
+        Pool(over(fake, token=mine)) as one,
+        Pool(over(fake, "metis", token=mine)) as two,
+        Pool(over(fake, "minerva", token=theirs)) as other,
+    ):
+        asked = [answers(pool, 25) for pool in (one, two, other)]
+        assert await asyncio.gather(*asked) == [[None] * 25] * 3
+    assert fake.record().reasons["requests"] <= 10, "what lanes want to know counts, too"
 
 
 async def test_what_the_lanes_of_a_gateway_want_to_know_is_asked_once(gateway):
