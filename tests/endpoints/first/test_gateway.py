@@ -65,7 +65,6 @@ def test_where_a_model_is_asked(root, served, path):
     assert gateway.is_second is (root == SECOND)
 
 
-@pytest.mark.parametrize("root", ["https://host.example/v1", f"{SECOND}/resource_server"])
 def test_the_same_gateway_with_another_token_has_another_name():
     root = "https://a.gateway/resource_server"
     alice, again, bob = (gateway_of(root, token) for token in ("a", "a", "b"))
@@ -74,5 +73,6 @@ def test_the_same_gateway_with_another_token_has_another_name():
     assert bob.name == "a.gateway, token 2"
 
 
+@pytest.mark.parametrize("root", ["https://host.example/v1", f"{SECOND}/resource_server"])
 def test_only_the_second_versions_root_is_its_root(root):
     assert not Gateway(URL(root), "t").is_second
