@@ -104,7 +104,7 @@ class Gateway:
 
     def __init__(self, root: URL, token: ApiKey) -> None:
         self.root = root
-        self.name = root.authority
+        self.name = root.host_port_subcomponent or ""
         self.credentials = Credentials(token, parameter="token=")
         self._known: dict[str, tuple[float, asyncio.Task[Answer]]] = {}
 

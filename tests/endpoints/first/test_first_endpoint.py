@@ -116,7 +116,7 @@ async def test_limits_are_what_the_gateway_tells(gateway, opened):
         burst=1,
         tokens="30000/min",
         window="fixed",
-        shared=f"requests to {URL(fake.url).authority}",
+        shared=f"requests to {URL(fake.url).host_port_subcomponent}",
     )
     endpoint, _ = await opened(over(gateway()))
     assert endpoint.limits.tokens == "60000/min", "the known default"
@@ -182,7 +182,7 @@ async def test_a_deployment_of_the_second_version(gateway, opened):
         requests="120/min",
         burst=2,
         tokens="100000/min",
-        shared=f"requests for {OPENAI_GPT} to {URL(fake.url).authority}",
+        shared=f"requests for {OPENAI_GPT} to {URL(fake.url).host_port_subcomponent}",
     )
     reply = await ask(endpoint, Request("x", OPENAI_GPT, request().body, 2, 8))
     assert reply.failure is None
