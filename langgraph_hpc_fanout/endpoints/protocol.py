@@ -74,11 +74,14 @@ class Health:
             as a model that is being loaded: whoever has nobody else to ask waits for it, until
             his deadline, and is shown what `failure` says. None where nobody knows whether it
             will ever come.
+        requests: Requests that were made to learn it, where the server counts them against the
+            endpoint's rate.
     """
 
     ok: bool
     failure: Failure | None = None
     retry_after: float | None = None
+    requests: int = 0
 
 
 @runtime_checkable

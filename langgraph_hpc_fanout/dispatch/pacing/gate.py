@@ -11,6 +11,7 @@ from langgraph_hpc_fanout.endpoints.limits import Limits, window_seconds
 
 _BURST_SECONDS = 0.1
 _TOKEN_BURST_SECONDS = 1.0
+_SHORT_WINDOW = 1.0
 _WINDOW_BURST = 1 / 60
 """Share of a fixed window's tokens that may leave at once."""
 
@@ -102,6 +103,11 @@ class Gate:
         if self._tokens is not None:
             self._tokens.charge(self._clock(), tokens)
 
+    def count(self, requests: int) -> None:
+        """Count requests that have left without asking here."""
+        if self._requests is not None and requests:
+            self._requests.charge(self._clock(), requests)
+
     def settle(self, charged: float, used: float) -> None:
         """Replace a reservation by what was used: 0 for a request that has no answer."""
         if self._tokens is not None:
@@ -147,9 +153,10 @@ def _rate_of_requests(limits: Limits, now: float) -> Rate | None:
     if limits.requests is None or rate is None:
         return None
     burst = limits.burst if limits.burst is not None else max(1, int(rate * _BURST_SECONDS))
-    if limits.window == "rolling":
-        return RollingRate(rate, burst, now)
     seconds = window_seconds(limits.requests)
+    # Of a window that is no longer than requests take, nobody can find the edge.
+    if limits.window == "rolling" or seconds <= _SHORT_WINDOW:
+        return RollingRate(rate, burst, now)
     return FixedWindow(rate * seconds, seconds, burst, now, by_answers=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -156,25 +157,27 @@ class FirstEndpoint:
     async def probe(self) -> Health:
         """Find the model in the gateway's list, and how it stands; wake it if it is not loaded."""
         try:
-            if self._gateway.is_second:
-                return await self._probe_second()
-            served = await self._find()
-            if isinstance(served, Failure):
-                return Health(ok=False, failure=served)
-            answer = await self._gateway.look(
-                self._http, f"{served.cluster}/jobs", _POLL_SECONDS * 0.9
-            )
-            if answer.status in (401, 403, 503):
-                return Health(ok=False, failure=self._failure_of(answer))
-            standing = standing_of(answer.raw, served)
-            if standing.phase == "running":
-                self._woken_at = None
-                return self._unless_refused(standing.words(served))
-            if standing.phase == "absent":
-                return await self._wake(served, standing.words(served))
-            return self._on_its_way(standing.words(served))
+            health = await (self._probe_second() if self._gateway.is_second else self._probe_job())
         except EXCHANGE_ERRORS as error:
-            return Health(ok=False, failure=self._http.failure_from(error))
+            health = Health(ok=False, failure=self._http.failure_from(error))
+        # What is asked of the gateway counts against its user's rate.
+        return replace(health, requests=self._gateway.take_asked())
+
+    async def _probe_job(self) -> Health:
+        """How the model's job stands."""
+        served = await self._find()
+        if isinstance(served, Failure):
+            return Health(ok=False, failure=served)
+        answer = await self._gateway.look(self._http, f"{served.cluster}/jobs", _POLL_SECONDS * 0.9)
+        if answer.status in (401, 403, 503):
+            return Health(ok=False, failure=self._failure_of(answer))
+        standing = standing_of(answer.raw, served)
+        if standing.phase == "running":
+            self._woken_at = None
+            return self._unless_refused(standing.words(served))
+        if standing.phase == "absent":
+            return await self._wake(served, standing.words(served))
+        return self._on_its_way(standing.words(served))
 
     async def _probe_second(self) -> Health:
         """Whether version 2 lets us in; whether the model is loaded, only requests tell."""

@@ -106,6 +106,7 @@ class Gateway:
         self.root = root
         self.name = root.host_port_subcomponent or ""
         self.credentials = Credentials(token, parameter="token=")
+        self._asked = 0
         self._known: dict[str, tuple[float, asyncio.Task[Answer]]] = {}
 
     def __repr__(self) -> str:
@@ -149,10 +150,16 @@ class Gateway:
         loop = asyncio.get_running_loop()
         asked, asking = self._known.get(path, (0.0, None))
         if asking is None or asking.get_loop() is not loop or loop.time() - asked >= keep:
+            self._asked += 1
             asking = loop.create_task(client.control("GET", self.root / path))
             self._known[path] = loop.time(), asking
             asking.add_done_callback(lambda task: self._answered(path, task))
         return await asyncio.shield(asking)
+
+    def take_asked(self) -> int:
+        """Requests that were made by `look` since this was called."""
+        asked, self._asked = self._asked, 0
+        return asked
 
     def _answered(self, path: str, asking: asyncio.Task[Answer]) -> None:
         """Keep a good answer only; an exception is whoever's who waits for it."""

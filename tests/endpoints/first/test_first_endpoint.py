@@ -138,6 +138,14 @@ async def test_what_is_not_there_is_said_with_what_is(gateway, opened, settings,
     assert not health.failure.retryable
 
 
+async def test_a_probe_tells_how_often_it_has_asked(gateway, opened):
+    fake = gateway()
+    token = fake.token()
+    _, first = await opened(over(fake, token=token))
+    _, second = await opened(over(fake, "metis", token=token))
+    assert (first.requests, second.requests) == (3, 2), "the list is known by then"
+
+
 async def test_a_url_that_is_no_gateway(fake_fleet, opened):
     (url,) = fake_fleet().urls
     _, health = await opened(FirstEndpoint("sophia", model=GPT, base_url=url, token=TOKEN))
