@@ -18,6 +18,7 @@ from langgraph.types import interrupt
 
 from langgraph_hpc_fanout import (
     FanOutError,
+    FanOutNode,
     Journal,
     Limits,
     OpenAIEndpoint,
@@ -207,9 +208,30 @@ async def test_no_run_is_left_however_it_ends(fake_fleet, pool_over, tmp_path, h
         size = 0 if how == "empty" else 70
         task = asyncio.create_task(graph.ainvoke({"molecules": molecules(size)}))
         if how == "cancelled":
-            await asyncio.sleep(0.02)
+            await asyncio.to_thread(fleet.wait, lambda record: record.in_flight > 0)
             task.cancel()
         await asyncio.wait([task])
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.02, 0.2])
+async def test_no_run_is_left_that_is_cancelled_while_items_are_looked_for(
+    fake_fleet, pool_over, restarted, monkeypatch, wait
+):
+    shard_again = FanOutNode._shard_again
+
+    def slowly(*given):
+        time.sleep(0.1)
+        return shard_again(*given)
+
+    monkeypatch.setattr(FanOutNode, "_shard_again", slowly)
+    graph = build(pool_over(fake_fleet(latency=1.0).urls))
+    before = len(registry)
+    task = asyncio.create_task(graph.ainvoke({"molecules": molecules(70)}))
+    await asyncio.sleep(wait)
+    task.cancel()
+    await asyncio.wait([task])
+    await asyncio.sleep(0.5)
+    assert len(registry) == before
 
 
 def test_a_fork_in_mid_run(fake_fleet, tmp_path):

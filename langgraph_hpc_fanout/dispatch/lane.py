@@ -473,6 +473,8 @@ class Lane:
                     self.serves = frozenset(self.endpoint.models)
                 if health.ok:
                     self._take_limits()
+                if self._gate is not None:
+                    self._gate.count(health.requests)
                 return health
         except TimeoutError:
             message = f"{self.name} did not answer a probe within {PROBE_SECONDS:.0f} s."

@@ -51,7 +51,7 @@ class Scheduler:
         budget: Budget | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.shared_rates = SharedRates()
+        self.shared_rates = SharedRates(self.loop)
         self.lanes = [Lane(endpoint, self) for endpoint in endpoints]
         self._rng = rng or random.Random()
         self._policy = policy
@@ -465,11 +465,15 @@ class Scheduler:
             return
         if ticket.expiry is not None:
             ticket.expiry.cancel()
+        if action is Action.TRY_LAST and last == math.inf:
+            job.put_last(ticket)
+            self.offer(job)
+            return
         if last < math.inf:
             expired = (job, ticket, reply, lane, seconds)
             ticket.expiry = self.loop.call_at(last, self._settle_waiting, *expired)
         # A bundle of many that fails is one failure, and no storm.
-        is_charged = action is Action.TRY_AGAIN and not lane.is_bulk
+        is_charged = action in (Action.TRY_AGAIN, Action.TRY_LAST) and not lane.is_bulk
         if is_charged and job.retries is not None and not job.retries.take(now):
             job.park(ticket, avoid=lane, until=now + delay, now=now)
             self._set_timer(now + job.retries.wait(now))
@@ -596,7 +600,7 @@ def _last_moment(job: Job, ticket: Ticket) -> float:
 
 def _note(ticket: Ticket, action: Action, now: float) -> None:
     """Count a failure of a ticket."""
-    if action is Action.TRY_AGAIN:
+    if action in (Action.TRY_AGAIN, Action.TRY_LAST):
         ticket.faults += 1
         ticket.refusals, ticket.refused_since = 0, None  # it was let in
     else:

@@ -46,10 +46,18 @@ class Credentials:
             (upper case with an underscore, such as `OPENAI_API_KEY`), a source of tokens
             (`langgraph_hpc_fanout.tokens`), or a function, sync or async, that returns it: as a
             string, or as a `Token` that tells how long it is good.
+        parameter: What its users call it, for messages.
         now: The time, in seconds since the epoch.
     """
 
-    def __init__(self, api_key: ApiKey | None, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        api_key: ApiKey | None,
+        *,
+        parameter: str = "api_key=",
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._parameter = parameter
         self._variable: str | None = None
         self._secret: SecretStr | None = None
         self._provider: TokenSource | Provider | None = None
@@ -81,15 +89,15 @@ class Credentials:
         if self._provider is not None:
             name = getattr(self._provider, "__qualname__", type(self._provider).__name__)
             return f"the function {name}"
-        return "api_key=" if self._secret is not None else "no api_key="
+        return self._parameter if self._secret is not None else f"no {self._parameter}"
 
     def remedy(self) -> str:
         """What a person does about a token that is refused, as an imperative."""
         if isinstance(self._provider, TokenSource):
             return f"get another token with: {self._provider.login}"
         return (
-            "set api_key= of this endpoint to a valid token, to the name of the environment "
-            "variable that holds one, or to a function that returns one."
+            f"set {self._parameter} of this endpoint to a valid token, to the name of the "
+            "environment variable that holds one, or to a function that returns one."
         )
 
     @property
@@ -138,7 +146,8 @@ class Credentials:
             token = os.environ.get(self._variable, "").strip()
             if not token:
                 raise CredentialError(
-                    f"the environment variable {self._variable}, named by api_key=, is not set"
+                    f"the environment variable {self._variable}, named by {self._parameter}, "
+                    "is not set"
                 )
             return f"Bearer {token}"
         if self._provider is not None:

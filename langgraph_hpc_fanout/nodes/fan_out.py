@@ -381,11 +381,10 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Wait for a shard, from async code."""
-        if not registry.has(input):
-            # After a restart the branch brings its shard, and looks for its items.
-            run, shard, trace = await asyncio.to_thread(self._claim, input, config)
-        else:
+        if registry.has(input):
             run, shard, trace = self._claim(input, config)
+        else:
+            run, shard, trace = await self._claim_anew(input, config)
         run.start(asyncio.get_running_loop(), config or {})
         try:
             await trace.afollow()
@@ -420,6 +419,25 @@ class FanOutNode(Runnable[Any, dict[str, Any]]):
         shard.config = config
         run.watch(shard, writer)
         return run, shard, Trace(run, shard)
+
+    async def _claim_anew(
+        self, branch: Any, config: RunnableConfig | None
+    ) -> tuple[Run, Shard, Trace]:
+        """After a restart the branch brings its shard, and looks for its items in a thread."""
+        claiming = asyncio.ensure_future(asyncio.to_thread(self._claim, branch, config))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claiming.add_done_callback(self._let_go)  # the thread goes on, and nobody waits
+            raise
+
+    def _let_go(self, claiming: asyncio.Future[tuple[Run, Shard, Trace]]) -> None:
+        if claiming.cancelled() or claiming.exception() is not None:
+            return
+        run, shard, _ = claiming.result()
+        run.cancel(f"{self.name} was cancelled.")
+        run.unwatch(shard)
+        registry.release(run)
 
     def _begin_again(self, branch: Mapping[str, Any], context: Any) -> Run:
         """The run of a branch that comes back after a restart."""

@@ -130,8 +130,8 @@ class FirstBatchEndpoint:
         price: What it costs; needed where a budget is in dollars or node-hours.
 
     Raises:
-        ValueError: If no model is named, the address is no URL, there is no way for files, or a
-            number is out of range.
+        ValueError: If no model is named, the address is no URL or of version 2, there is no way
+            for files, or a number is out of range.
 
     Example:
         ```python
@@ -178,6 +178,11 @@ class FirstBatchEndpoint:
         self._model = wanted
         self._storage = Storage(directory, upload, fetch)
         self._gateway = gateway_of(base_url, token)
+        if self._gateway.is_second:
+            raise ValueError(
+                f"FirstBatchEndpoint({cluster!r}) is given {shown(self._gateway.root)}, which is "
+                "version 2 of the gateway and has no batches; use FirstEndpoint there."
+            )
         self._turns = turns_of(self._gateway)
         self.name = name or f"{cluster}/{wanted.rpartition('/')[2]} batch"
         self._http = self._gateway.client(self.name)
@@ -318,11 +323,13 @@ class FirstBatchEndpoint:
             _TroubleError: If the gateway has not taken it.
         """
         try:
-            path = await self._storage.put(name, requests, served.model)
+            here = await self._storage.write(name, requests, served.model)
         except OSError as error:
             message = f"the file of a batch cannot be written: {error}."
             self._unusable = self._cold(message)
             raise _TroubleError(self._unusable) from error
+        try:
+            path = await self._storage.carry(here)
         except Exception as error:
             message = f"the file of a batch cannot be carried to the cluster: {error!r}."
             raise _TroubleError(self._transient(message)) from error

@@ -64,8 +64,8 @@ class Storage:
         """Where results are to be written, as the cluster names it; None for where it likes."""
         return str(self._directory) if self._upload is None else None
 
-    async def put(self, batch: str, requests: Sequence[Request], served: str) -> str:
-        """Write a batch's file; returns its path on the cluster.
+    async def write(self, batch: str, requests: Sequence[Request], served: str) -> Path:
+        """Write a batch's file; returns where it is here.
 
         Args:
             batch: Its name.
@@ -74,11 +74,18 @@ class Storage:
 
         Raises:
             OSError: If it cannot be written.
-            ValueError: If `upload` has given it another name, by which it is not found again.
-            Exception: Whatever `upload` raises.
         """
         path = self._directory / name_of(batch)
         await asyncio.to_thread(write_file, path, batch, requests, served)
+        return path
+
+    async def carry(self, path: Path) -> str:
+        """Carry a batch's file to the cluster, if that does not see it; returns its path there.
+
+        Raises:
+            ValueError: If `upload` has given it another name, by which it is not found again.
+            Exception: Whatever `upload` raises.
+        """
         if self._upload is None:
             return str(path)
         try:

@@ -192,6 +192,20 @@ async def test_results_that_never_come_are_asked_again(gateway, opened, tmp_path
     assert "/nowhere/results.jsonl does not exist" in replies[0].failure.message
 
 
+async def test_an_upload_that_fails_costs_an_attempt(gateway, tmp_path):
+    def upload(path):
+        raise ConnectionError("no route")
+
+    endpoint = batch_over(gateway(), tmp_path, upload=upload, fetch=lambda path: path)
+    await endpoint.open()
+    assert (await endpoint.probe()).ok
+    (reply,) = await send(endpoint, requests_of(1))
+    assert reply.failure.kind == "transient"
+    assert "cannot be carried to the cluster: ConnectionError('no route')" in reply.failure.message
+    assert (await endpoint.probe()).ok, "it may be otherwise in a while"
+    await endpoint.close()
+
+
 async def test_an_upload_keeps_the_files_name(gateway, tmp_path):
     endpoint = batch_over(
         gateway(), tmp_path, upload=lambda path: "/eagle/in.jsonl", fetch=lambda path: path
@@ -337,6 +351,7 @@ async def test_a_directory_that_cannot_be_written_is_told(gateway, tmp_path):
         ({"poll": 0.0}, "poll=0.0"),
         ({"least": 1}, "least=1"),
         ({"model": None}, "names no model"),
+        ({"base_url": "https://first.example/api"}, "version 2 of the gateway and has no batches"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(settings, words, monkeypatch):
