@@ -53,6 +53,7 @@ class Scheduler:
         self.loop = asyncio.get_running_loop()
         self.shared_rates = SharedRates()
         self.lanes = [Lane(endpoint, self) for endpoint in endpoints]
+        self._gathering = [lane for lane in self.lanes if lane.is_bulk]  # few, among thousands
         self._rng = rng or random.Random()
         self._policy = policy
         self.idle = IdleLanes(self._rng)
@@ -214,6 +215,8 @@ class Scheduler:
         for job in wanted:
             lane.account.check(job)
         self.lanes.append(lane)
+        if lane.is_bulk:
+            self._gathering.append(lane)
         if lane.account.price is not None:
             for job in self._jobs:
                 self.cashier.take_on(job)
@@ -233,7 +236,8 @@ class Scheduler:
     def leave_all(self, lanes: Sequence[Lane]) -> list[asyncio.Task[None]]:
         """Let many lanes leave at once, which costs no more than letting one."""
         left = set(lanes)
-        self.lanes[:] = [lane for lane in self.lanes if lane not in left]
+        for lanes_here in (self.lanes, self._gathering):
+            lanes_here[:] = [lane for lane in lanes_here if lane not in left]
         tasks = [self._drain(lane) for lane in lanes]
         self.lane_changed()
         return tasks
@@ -349,6 +353,8 @@ class Scheduler:
                 self._tell_what_for(job, early=self._is_early(job))
         if is_news:
             self._wake_all()
+        for lane in self._gathering:
+            lane.wake()  # what it left to the one that has opened may be its own after all
 
     def lane_changed(self) -> None:
         """A lane died, is left alone or leaves: wake who waits, abort who cannot go on."""

@@ -108,6 +108,30 @@ async def test_few_are_taken_where_nobody_else_serves_them():
 
 
 @in_virtual_time
+async def test_few_are_taken_when_a_lane_that_opens_late_does_not_serve_them():
+    async def well():
+        await asyncio.sleep(5.0)
+        return True
+
+    batch, other = bulk(least=100), live(models=["n"], probe=lambda _: well())
+    items = await ask(7, batch, other)
+    assert items.lanes == {"batch": 7}
+
+
+@in_virtual_time
+async def test_few_are_taken_when_the_live_lane_comes_back_with_another_model():
+    async def swapped():
+        await asyncio.sleep(5.0)
+        other.served = {"n": "n"}
+        return True
+
+    batch = bulk(least=100)
+    other = live(probe=lambda number: swapped() if number else True, script=lambda call: "cold")
+    items = await ask(7, batch, other)
+    assert items.lanes == {"batch": 7}
+
+
+@in_virtual_time
 async def test_few_are_taken_when_the_live_lane_dies():
     batch = bulk(least=100)
     other = live(probe=lambda number: number < 1, script=lambda call: "cold")
