@@ -29,6 +29,9 @@ logger = logging.getLogger("langgraph_hpc_fanout")
 _SERVING = frozenset({State.HOT, State.STARTING})
 """Of what lanes in these states serve, one may ask for it now, if only to wait."""
 
+_EARLY = 0.001
+"""Seconds by which uvloop's timers may ring early: what is left then is no time for another try."""
+
 
 class Scheduler:
     """Decides who gets which request when.
@@ -272,6 +275,14 @@ class Scheduler:
         self._hedging.watch()
         return None
 
+    def take_back(self, taken: Sequence[tuple[Job, Ticket]], lane: Lane) -> None:
+        """What a lane has taken and will not send is for any lane again."""
+        for job, ticket in reversed(taken):
+            self.cashier.give_back(job, ticket, lane)
+            if ticket.open:
+                job.untake(ticket)
+        self._wake_all()
+
     def peek(self, lane: Lane) -> tuple[Job, Ticket] | None:
         """What the lane would get now."""
         for job in self._in_turn():
@@ -465,7 +476,8 @@ class Scheduler:
         if action is Action.PROBE and (lane.is_bulk or self._is_early(job)):
             ticket.stop_clock()  # it is the bundle that was not taken, however long that lasts
         last = _last_moment(job, ticket)
-        in_time = now + delay < last or (now < last and self._may_go_elsewhere(job, ticket, lane))
+        left = last - now - _EARLY
+        in_time = delay < left or (left > 0 and self._may_go_elsewhere(job, ticket, lane))
         if ticket.faults >= job.retry.attempts or not in_time:
             self.settle(job, ticket, reply, lane, seconds)
             return

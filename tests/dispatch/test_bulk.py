@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from properties import repeatable
 from scripted import Dispatch, Items, Scripted, ask, fail, in_virtual_time, now
 
+from langgraph_hpc_fanout.dispatch.costs.budget import Budget
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
@@ -209,6 +210,21 @@ async def test_a_job_that_ends_while_a_bundle_is_gathered_sends_nothing():
         assert not batch.bundles
         other = await dispatch.ask(20)
     assert other.kinds == {None: 20}
+
+
+@in_virtual_time
+async def test_what_a_lane_has_gathered_when_it_leaves_is_for_others():
+    batch, items = bulk(), Slowly(500)
+    async with Dispatch(batch, live(), budget=Budget(requests=500)) as dispatch:
+        job = dispatch.add(items)
+        items.refresh = lambda: dispatch.scheduler.refresh(job)
+        await asyncio.sleep(1.05)
+        assert len(job.in_flight) > 4
+        dispatch.scheduler.leave(dispatch.lanes["batch"])
+        await items.done.wait()
+        assert dispatch.scheduler.cashier.purse.spent.requests == 500
+    assert items.kinds == {None: 500}
+    assert not batch.bundles
 
 
 @repeatable
