@@ -197,6 +197,21 @@ async def test_what_is_in_a_batch_is_not_hedged_and_a_batch_is_no_hedge(count):
 
 
 @in_virtual_time
+async def test_a_hedge_that_waits_for_a_rate_is_in_no_batch():
+    batch = bulk(models=["m", "n"])
+    late = live("late", latency=lambda call: 500.0 if call.number == 60 else 1.0)
+    quick = live("quick", requests="6/min")
+    async with Dispatch(batch, late, quick, policy=Policy(hedging=1.0)) as dispatch:
+        items, others = Items(90), Items(20, model="n", prefix="n")
+        job = dispatch.add(items, may_hedge=True)
+        while not any(ticket.twin for ticket in job.in_flight):
+            await asyncio.sleep(0.05)
+        dispatch.add(others)
+        await asyncio.gather(items.done.wait(), others.done.wait())
+    assert {call.key for call in batch.calls} == set(others.answers)
+
+
+@in_virtual_time
 async def test_a_job_that_ends_while_a_bundle_is_gathered_sends_nothing():
     batch, items = bulk(), Slowly(5_000)
     async with Dispatch(batch) as dispatch:
