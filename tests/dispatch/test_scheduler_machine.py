@@ -327,7 +327,8 @@ class Fleet(RuleBasedStateMachine):
     async def end(self):
         """Nothing is ill any more: all comes to its end, without a timer left behind."""
         slowest = max(endpoint.latency for endpoint in self.endpoints)
-        one_by_one = slowest * sum(items.count for items, *_ in self.work)
+        # A lane too slow for a deadline is left alone after each item, five minutes at most.
+        one_by_one = (slowest + 300.0) * sum(items.count for items, *_ in self.work)
         async with asyncio.timeout(2_000.0 + one_by_one):
             for number, (items, *_) in enumerate(self.work):
                 if number not in self.cancelled:
