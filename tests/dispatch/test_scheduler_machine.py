@@ -365,5 +365,5 @@ class Fleet(RuleBasedStateMachine):
         )
 
 
-Fleet.TestCase.settings = settings(repeatable, max_examples=80, stateful_step_count=40)
+Fleet.TestCase.settings = settings(repeatable, max_examples=250, stateful_step_count=40)
 TestFleet = Fleet.TestCase
