@@ -236,6 +236,9 @@ class Lane:
                 await asyncio.sleep(_LOOK_SECONDS)
             else:
                 break
+        if taken and not self._pulls:  # it leaves, and a bundle may take hours
+            self._scheduler.take_back(taken, self)
+            return []
         return taken
 
     async def _take_gated(self, gate: Gate) -> list[tuple[Job, Ticket]]:

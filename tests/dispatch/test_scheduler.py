@@ -383,6 +383,17 @@ async def test_an_item_whose_deadline_has_passed_is_not_tried_elsewhere():
     assert now() == pytest.approx(9.0)
 
 
+def test_who_is_out_of_time_is_asked_nowhere_else_although_timers_ring_early():
+    async def main():
+        fleet = [Scripted(name, script=lambda call: "hang") for name in "ab"]
+        items = await ask(4, *fleet, item_deadline=2.0004, retry=Retry(attempts=9))
+        assert items.kinds == {"timeout": 4}
+        assert sum(len(each.calls) for each in fleet) == 4
+
+    with asyncio.Runner(loop_factory=CoarseLoop) as runner:
+        runner.run(main())
+
+
 @in_virtual_time
 async def test_the_deadline_counts_from_the_first_attempt():
     a = Scripted("a", latency=1.0, concurrency=1)
