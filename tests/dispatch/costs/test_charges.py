@@ -140,6 +140,12 @@ def test_what_was_turned_away_used_no_tokens(failure):
     assert cost_of(RESERVED, Reply(0, failure=failure), PRICE, 1.0) == Charge(requests=1)
 
 
+@pytest.mark.parametrize("kind", ["transient", "cold", "permanent", "rate_limited"])
+@pytest.mark.parametrize("price", [PRICE, NODES, None])
+def test_what_never_left_costs_nothing(kind, price):
+    assert cost_of(RESERVED, Reply(0, failure=Failure(kind, "no"), tries=0), price, 1.0) == NO_CHARGE
+
+
 def test_tries_on_a_node_before_the_last_are_charged_as_reserved():
     cost = cost_of(RESERVED, Reply(0, body={}, usage=Usage(60, 5), tries=3), PRICE, 1.0)
     money = PRICE.token_cost(60, 5) + 2 * RESERVED.picodollars
