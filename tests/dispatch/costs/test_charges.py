@@ -143,7 +143,9 @@ def test_what_was_turned_away_used_no_tokens(failure):
 @pytest.mark.parametrize("kind", ["transient", "cold", "permanent", "rate_limited"])
 @pytest.mark.parametrize("price", [PRICE, NODES, None])
 def test_what_never_left_costs_nothing(kind, price):
-    assert cost_of(RESERVED, Reply(0, failure=Failure(kind, "no"), tries=0), price, 1.0) == NO_CHARGE
+    assert (
+        cost_of(RESERVED, Reply(0, failure=Failure(kind, "no"), tries=0), price, 1.0) == NO_CHARGE
+    )
 
 
 def test_tries_on_a_node_before_the_last_are_charged_as_reserved():
