@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ from graphs import build, molecules, right_answers
 
 from langgraph_hpc_fanout import FanOutError, Limits, Pool
 from langgraph_hpc_fanout.endpoints.first import endpoint as module
+from langgraph_hpc_fanout.instances import watch
 from langgraph_hpc_fanout.testing.first import (
     Cluster,
     ColdStart,
@@ -73,6 +75,17 @@ def test_a_pool_stays_at_the_gateway_for_which_it_was_made(pool_from, monkeypatc
 def test_some_cluster_is_named_or_all_are_meant():
     with pytest.raises(ValueError, match="is empty; name some, or leave it out"):
         Pool.from_first(GPT, clusters=[], token="t")
+
+
+def test_a_gateway_that_says_nothing_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(watch, "_LEAST_LOOK", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/resource_server"
+        with (
+            Pool.from_first(GPT, base_url=url, token="t", wait=0.0) as pool,
+            pytest.raises(FanOutError, match="has not answered yet"),
+        ):
+            build(pool).invoke({"molecules": molecules(2)})
 
 
 def test_a_gateway_that_is_not_there(pool_from):

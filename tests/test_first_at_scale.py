@@ -1,4 +1,4 @@
-"""Whole graphs over FIRST's version 2: ten thousand streams, and the quotas it has by default."""
+"""Whole graphs over FIRST: ten thousand streams, and the quotas that it has by default."""
 
 from __future__ import annotations
 
@@ -69,3 +69,16 @@ def test_three_hundred_calls_at_the_default_quotas_thirty_times_as_fast():
     took = record.requests[-1].ended - record.requests[0].arrived
     assert sum(model.refused.values()) < 0.02 * 300
     assert 300 / (took / 60) >= 0.95 * allowed.requests
+
+
+@pytest.mark.timeout(120)
+def test_ten_requests_a_second_of_the_first_version():
+    items = molecules(200)
+    with FirstFake() as fake:
+        with Pool.from_first("gpt-oss-120b", base_url=fake.url, token=fake.token()) as pool:
+            state = build(pool).invoke({"molecules": items})
+        record = fake.record()
+    assert right_answers(state["predictions"], items)
+    arrived = sorted(row.arrived for row in record.requests)
+    assert 199 / (arrived[-1] - arrived[0]) >= 0.95 * 10
+    assert record.reasons["requests"] < 0.02 * 200, "looks at lists and jobs are counted as well"

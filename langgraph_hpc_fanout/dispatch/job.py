@@ -194,6 +194,7 @@ class Job:
         self.paused = False
         self._returned: deque[Ticket] = deque()  # those that may be sent before any new one
         self._new = queue_in(order, _LOOK_AHEAD)
+        self._last: deque[Ticket] = deque()  # those that may be sent when there is no other
         self._again: dict[Ticket, None] = {}
         self._parked: deque[Ticket] = deque()
         self._delayed: list[tuple[float, int, Ticket]] = []
@@ -210,7 +211,7 @@ class Job:
     @property
     def _ready(self) -> int:
         """How many tickets any lane may take."""
-        return len(self._returned) + len(self._new)
+        return len(self._returned) + len(self._new) + len(self._last)
 
     def may_use(self, lane: Lane) -> bool:
         """Whether a lane serves the model, and its tags are such that it may see the tickets."""
@@ -278,6 +279,8 @@ class Job:
             return None
         elif self._returned and self._returned[0] is ticket:
             self._returned.popleft()
+        elif self._last and self._last[0] is ticket:
+            self._last.popleft()
         else:
             self._new.pop(lane)
         self.in_flight[ticket] = None
@@ -297,7 +300,7 @@ class Job:
 
     def stop_clocks(self) -> None:
         """Nobody is there for what waits, only on the way."""
-        for ticket in (*self._again, *self._returned):
+        for ticket in (*self._again, *self._returned, *self._last):
             ticket.stop_clock()
 
     def reconsider(self) -> bool:
@@ -370,6 +373,12 @@ class Job:
         ticket.avoid = {**_still_avoided(ticket, now), avoid: until}
         self._return(ticket)
 
+    def put_last(self, ticket: Ticket) -> None:
+        """Wait for another try, by any lane, until there is nothing else to send."""
+        self.in_flight.pop(ticket, None)
+        ticket.avoid = _NOWHERE
+        self._last.append(ticket)
+
     def park(self, ticket: Ticket, *, avoid: Lane, until: float, now: float) -> None:
         """Wait until another try is paid for."""
         self.in_flight.pop(ticket, None)
@@ -424,12 +433,13 @@ class Job:
         """Send nothing more and cancel what is in flight. Runs on the dispatch loop."""
         self.open = False
         self._dry = True
-        waiting = (*self._again, *self._returned, *self._new.clear(), *self._parked)
-        for ticket in (*self.in_flight, *waiting):
+        first, last = (*self._again, *self._returned), (*self._parked, *self._last)
+        for ticket in (*self.in_flight, *first, *self._new.clear(), *last):
             ticket.open = False
             if ticket.expiry is not None:
                 ticket.expiry.cancel()
         self._returned.clear()
+        self._last.clear()
         self._again.clear()
         self._parked.clear()
         self._delayed.clear()
@@ -457,12 +467,17 @@ class Job:
             self._new.pop(lane)
             if not self._dry and not len(self._new):
                 self._refill()
+        while self._last:
+            if (ticket := self._last[0]).open:
+                return ticket
+            self._last.popleft()
         return None
 
     def _next_again(self, lane: Lane) -> Ticket | None:
         if self._again:
             for ticket in itertools.islice(self._again, _SCAN):
-                if lane not in ticket.avoid:
+                # A second request that waited for a bundle of many would not be the first back.
+                if lane not in ticket.avoid and not (ticket.twin and lane.is_bulk):
                     return ticket
         return None
 

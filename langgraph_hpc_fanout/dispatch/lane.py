@@ -236,6 +236,9 @@ class Lane:
                 await asyncio.sleep(_LOOK_SECONDS)
             else:
                 break
+        if taken and not self._pulls:  # it leaves, and a bundle may take hours
+            self._scheduler.take_back(taken, self)
+            return []
         return taken
 
     async def _take_gated(self, gate: Gate) -> list[tuple[Job, Ticket]]:
@@ -473,6 +476,8 @@ class Lane:
                     self.serves = frozenset(self.endpoint.models)
                 if health.ok:
                     self._take_limits()
+                if self._gate is not None:
+                    self._gate.count(health.requests)
                 return health
         except TimeoutError:
             message = f"{self.name} did not answer a probe within {PROBE_SECONDS:.0f} s."

@@ -29,6 +29,9 @@ logger = logging.getLogger("langgraph_hpc_fanout")
 _SERVING = frozenset({State.HOT, State.STARTING})
 """Of what lanes in these states serve, one may ask for it now, if only to wait."""
 
+_EARLY = 0.001
+"""Seconds by which uvloop's timers may ring early: what is left then is no time for another try."""
+
 
 class Scheduler:
     """Decides who gets which request when.
@@ -51,8 +54,9 @@ class Scheduler:
         budget: Budget | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.shared_rates = SharedRates()
+        self.shared_rates = SharedRates(self.loop)
         self.lanes = [Lane(endpoint, self) for endpoint in endpoints]
+        self._gathering = [lane for lane in self.lanes if lane.is_bulk]  # few, among thousands
         self._rng = rng or random.Random()
         self._policy = policy
         self.idle = IdleLanes(self._rng)
@@ -214,6 +218,8 @@ class Scheduler:
         for job in wanted:
             lane.account.check(job)
         self.lanes.append(lane)
+        if lane.is_bulk:
+            self._gathering.append(lane)
         if lane.account.price is not None:
             for job in self._jobs:
                 self.cashier.take_on(job)
@@ -233,7 +239,8 @@ class Scheduler:
     def leave_all(self, lanes: Sequence[Lane]) -> list[asyncio.Task[None]]:
         """Let many lanes leave at once, which costs no more than letting one."""
         left = set(lanes)
-        self.lanes[:] = [lane for lane in self.lanes if lane not in left]
+        for lanes_here in (self.lanes, self._gathering):
+            lanes_here[:] = [lane for lane in lanes_here if lane not in left]
         tasks = [self._drain(lane) for lane in lanes]
         self.lane_changed()
         return tasks
@@ -267,6 +274,14 @@ class Scheduler:
                 return job, ticket
         self._hedging.watch()
         return None
+
+    def take_back(self, taken: Sequence[tuple[Job, Ticket]], lane: Lane) -> None:
+        """What a lane has taken and will not send is for any lane again."""
+        for job, ticket in reversed(taken):
+            self.cashier.give_back(job, ticket, lane)
+            if ticket.open:
+                job.untake(ticket)
+        self._wake_all()
 
     def peek(self, lane: Lane) -> tuple[Job, Ticket] | None:
         """What the lane would get now."""
@@ -349,6 +364,8 @@ class Scheduler:
                 self._tell_what_for(job, early=self._is_early(job))
         if is_news:
             self._wake_all()
+        for lane in self._gathering:
+            lane.wake()  # what it left to the one that has opened may be its own after all
 
     def lane_changed(self) -> None:
         """A lane died, is left alone or leaves: wake who waits, abort who cannot go on."""
@@ -459,17 +476,22 @@ class Scheduler:
         if action is Action.PROBE and (lane.is_bulk or self._is_early(job)):
             ticket.stop_clock()  # it is the bundle that was not taken, however long that lasts
         last = _last_moment(job, ticket)
-        in_time = now + delay < last or (now < last and self._may_go_elsewhere(job, ticket, lane))
+        left = last - now - _EARLY
+        in_time = delay < left or (left > 0 and self._may_go_elsewhere(job, ticket, lane))
         if ticket.faults >= job.retry.attempts or not in_time:
             self.settle(job, ticket, reply, lane, seconds)
             return
         if ticket.expiry is not None:
             ticket.expiry.cancel()
+        if action is Action.TRY_LAST and last == math.inf:
+            job.put_last(ticket)
+            self.offer(job)
+            return
         if last < math.inf:
             expired = (job, ticket, reply, lane, seconds)
             ticket.expiry = self.loop.call_at(last, self._settle_waiting, *expired)
         # A bundle of many that fails is one failure, and no storm.
-        is_charged = action is Action.TRY_AGAIN and not lane.is_bulk
+        is_charged = action in (Action.TRY_AGAIN, Action.TRY_LAST) and not lane.is_bulk
         if is_charged and job.retries is not None and not job.retries.take(now):
             job.park(ticket, avoid=lane, until=now + delay, now=now)
             self._set_timer(now + job.retries.wait(now))
@@ -596,7 +618,7 @@ def _last_moment(job: Job, ticket: Ticket) -> float:
 
 def _note(ticket: Ticket, action: Action, now: float) -> None:
     """Count a failure of a ticket."""
-    if action is Action.TRY_AGAIN:
+    if action in (Action.TRY_AGAIN, Action.TRY_LAST):
         ticket.faults += 1
         ticket.refusals, ticket.refused_since = 0, None  # it was let in
     else:

@@ -19,6 +19,8 @@ from langgraph_hpc_fanout.endpoints.proxies import proxy_for
 from langgraph_hpc_fanout.records import Failure, FailureKind
 
 _CONNECT_SECONDS = 10.0
+_CONTROL_SECONDS = 20.0
+"""For questions that are no inference; a connection that was lost on the way says nothing."""
 _KEEPALIVE_SECONDS = 4.0
 """Less than uvicorn's 5 s (vLLM's server), so that no request meets a closing connection."""
 
@@ -113,6 +115,20 @@ class HttpClient:
                 continue
             break
         return Answer(response.status, raw, retry_after(response.headers.get("Retry-After")))
+
+    async def control(self, method: str, url: URL, data: bytes | None = None) -> Answer:
+        """An exchange that has an answer soon, or never.
+
+        Raises:
+            CredentialError: If there is no token to be had.
+            aiohttp.ClientError: If there is no answer; so TimeoutError and OSError.
+        """
+        try:
+            async with asyncio.timeout(_CONTROL_SECONDS):
+                return await self.exchange(method, url, data)
+        except TimeoutError as error:
+            message = f"no answer from {shown(url)} within {_CONTROL_SECONDS:g} s"
+            raise TimeoutError(message) from error
 
     def failure_from(self, error: Exception) -> Failure:
         """What an exchange that ended without an answer means."""

@@ -62,8 +62,9 @@ class Limits:
         window: How the server counts: `"rolling"`, or `"fixed"` for one that begins to count
             anew after each second, minute or hour, whichever the rate is given for, as FIRST
             does with tokens per minute.
-        shared: Name of a rate of requests that the pool's endpoints of this name are counted
-            against together, as where a gateway counts by user over all its models.
+        shared: Name of a rate of requests that all endpoints of this name are counted against
+            together, those of other pools in the process too, as where a gateway counts by user
+            over all its models.
 
     Raises:
         ValueError: If a limit would let nothing through or a rate cannot be read.

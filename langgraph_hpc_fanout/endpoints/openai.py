@@ -106,7 +106,7 @@ class OpenAIEndpoint:
     async def probe(self) -> Health:
         """List the models: says whether the server is there, lets us in, and what it serves."""
         try:
-            answer = await self._http.exchange("GET", self._url / "models")
+            answer = await self._http.control("GET", self._url / "models")
         except EXCHANGE_ERRORS as error:
             return Health(ok=False, failure=self._http.failure_from(error))
         status = answer.status
@@ -129,7 +129,7 @@ class OpenAIEndpoint:
     async def gauges(self) -> Gauges | None:
         """What `/metrics` says of the server's queue, as vLLM does; None where it says nothing."""
         try:
-            answer = await self._http.exchange("GET", self._metrics_url)
+            answer = await self._http.control("GET", self._metrics_url)
         except EXCHANGE_ERRORS:
             return None
         return read_gauges(answer.raw) if answer.status == 200 else None

@@ -16,6 +16,7 @@ class Action(enum.Enum):
 
     GIVE_UP = "the item fails"
     TRY_AGAIN = "counts as an attempt; elsewhere at once, here after a backoff"
+    TRY_LAST = "counts as an attempt; anywhere, when nothing else waits"
     WAIT = "the server turned it away; costs patience, not an attempt"
     PROBE = "the server is not there (yet); the lane stops pulling and probes"
     ABORT = "the run cannot go on"
@@ -73,11 +74,14 @@ class Health:
             as a model that is being loaded: whoever has nobody else to ask waits for it, until
             his deadline, and is shown what `failure` says. None where nobody knows whether it
             will ever come.
+        requests: Requests that were made to learn it, where the server counts them against the
+            endpoint's rate.
     """
 
     ok: bool
     failure: Failure | None = None
     retry_after: float | None = None
+    requests: int = 0
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ logger = logging.getLogger("langgraph_hpc_fanout")
 _TRY_AGAIN_SECONDS = 15.0
 """Time between attempts at instances that are listed and do not answer yet; dead lanes have the
 same."""
+_LEAST_LOOK = 10.0
+"""Seconds that a first look may take, however little there is to wait for instances."""
 _MOST_FAULTS = 4
 
 
@@ -128,7 +131,7 @@ class Watch(Generic[ListedT]):
         was_told = False
         self._waiting += 1
         try:
-            await self._look_once()
+            await self._look_once(self._watched.wait)
             while True:
                 self._joined.clear()
                 try:
@@ -154,9 +157,9 @@ class Watch(Generic[ListedT]):
         if self._fault is not None:
             raise NoEndpointError(str(self._fault), self._fault.kind)
         if not self._scheduler.lanes:
-            absent = self._watched.absent
             name = self._watched.source.name
-            raise NoEndpointError(f"{absent or f'{name} lists no instance'}.")
+            empty = "has not answered yet" if self._looked_at == -math.inf else "lists no instance"
+            raise NoEndpointError(f"{self._watched.absent or f'{name} {empty}'}.")
         return await self._scheduler.resolve(model, require, forbid)
 
     def _is_final(self, error: NoEndpointError) -> bool:
@@ -169,20 +172,20 @@ class Watch(Generic[ListedT]):
             f"{self._watched.wait:g} s; {self._watched.source.advice}"
         )
 
-    async def _look_once(self) -> None:
-        """Have a look that is not older than the time between looks, and not one in vain."""
+    async def _look_once(self, most: float) -> None:
+        """Have a look that is not older than the time between looks, and not one in vain.
+
+        Args:
+            most: Seconds that it is waited for; it goes on.
+        """
         is_old = self.loop.time() - self._looked_at >= self._watched.every
         self.begin()
         if (is_old or self._fault is not None) and not self._is_closed:
             self._looked.clear()
-            await self._looked.wait()
+            await _wait_for(self._looked, max(most, _LEAST_LOOK))
 
     async def _wait_for_news(self, most: float) -> None:
-        try:
-            async with asyncio.timeout(most):
-                await self._joined.wait()
-        except TimeoutError:
-            pass
+        await _wait_for(self._joined, most)
 
     async def _run(self) -> None:
         try:
@@ -220,6 +223,12 @@ class Watch(Generic[ListedT]):
             len(change.left),
             len(self._watched.listing),
         )
+
+
+async def _wait_for(event: asyncio.Event, most: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(most):
+            await event.wait()
 
 
 def _in_short(faults: Sequence[str]) -> str:

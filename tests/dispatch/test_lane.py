@@ -20,7 +20,7 @@ from scripted import (
 
 from langgraph_hpc_fanout.dispatch.health import State
 from langgraph_hpc_fanout.dispatch.retry import Retry
-from langgraph_hpc_fanout.endpoints.protocol import Bundling
+from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
 from langgraph_hpc_fanout.records import Usage
 from langgraph_hpc_fanout.testing.virtual_time import VirtualTimeLoop
 
@@ -44,6 +44,14 @@ async def test_concurrency_counts_requests_not_bundles(bundle):
     assert items.kinds == {None: 300}
     assert a.peak == 20
     assert max(len(calls) for calls in a.bundles) == min(bundle, 20)
+
+
+@in_virtual_time
+async def test_what_a_probe_has_asked_counts_against_the_rate():
+    a = Scripted("a", concurrency=9, requests="2/s", probe=lambda _: Health(ok=True, requests=6))
+    await ask(4, a)
+    assert a.times[0] == pytest.approx(3.0, abs=0.1)
+    assert a.times[-1] == pytest.approx(4.5, abs=0.1)
 
 
 @pytest.mark.parametrize("rate", [0.5, 1, 7, 30, 1000])

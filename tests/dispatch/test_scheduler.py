@@ -296,6 +296,53 @@ async def test_a_retry_after_beyond_patience_holds_the_lane_all_the_same():
 # Time
 
 
+def trying_last(name="a", **settings):
+    scripted = Scripted(name, **settings)
+    scripted.actions = {"timeout": Action.TRY_LAST}
+    return scripted
+
+
+@pytest.mark.parametrize("order", ["input", "longest_first", "by_prefix"])
+@in_virtual_time
+async def test_what_is_tried_last_waits_for_all_others(order):
+    lanes = [trying_last(name, script=on("3", "timeout", times=1)) for name in "ab"]
+    async with Dispatch(*lanes) as dispatch:
+        items = await dispatch.ask(200, order=order)
+    assert items.kinds == {None: 200}
+    calls = [call for lane in lanes for call in lane.calls]
+    others = max(call.at for call in calls if call.key != "3")
+    first, *again = sorted(call.at for call in calls if call.key == "3")
+    assert first < others
+    assert again
+    assert min(again) >= others
+
+
+@in_virtual_time
+async def test_what_is_tried_last_fails_when_its_attempts_are_used_up():
+    a = trying_last(script=on("3", "timeout"))
+    items = await ask(20, a, retry=Retry(attempts=3))
+    assert items.kinds == {None: 19, "timeout": 1}
+    assert len(a.calls_of("3")) == 3
+
+
+@in_virtual_time
+async def test_what_has_a_deadline_is_not_left_for_the_end():
+    a = trying_last(script=on("3", "timeout", times=1), concurrency=1)
+    async with Dispatch(a) as dispatch:
+        items = await dispatch.ask(200, item_deadline=20.0, retry=NO_JITTER)
+    assert items.kinds == {None: 200}
+
+
+@in_virtual_time
+async def test_what_is_tried_last_ends_with_its_job():
+    a = trying_last(script=lambda call: "timeout" if call.number < 8 else "hang")
+    async with Dispatch(a) as dispatch:
+        asked = asyncio.ensure_future(dispatch.ask(100))
+        await asyncio.sleep(30.0)
+        asked.cancel()
+    assert a.in_flight == 0
+
+
 @in_virtual_time
 async def test_an_attempt_that_takes_too_long_is_a_fault():
     a = Scripted("a", script=on("0", "hang", times=1))
@@ -334,6 +381,17 @@ async def test_an_item_whose_deadline_has_passed_is_not_tried_elsewhere():
     assert items.kinds == {None: 1, "timeout": 1}
     assert (len(a.calls), len(b.calls)) == (1, 1)
     assert now() == pytest.approx(9.0)
+
+
+def test_who_is_out_of_time_is_asked_nowhere_else_although_timers_ring_early():
+    async def main():
+        fleet = [Scripted(name, script=lambda call: "hang") for name in "ab"]
+        items = await ask(4, *fleet, item_deadline=2.0004, retry=Retry(attempts=9))
+        assert items.kinds == {"timeout": 4}
+        assert sum(len(each.calls) for each in fleet) == 4
+
+    with asyncio.Runner(loop_factory=CoarseLoop) as runner:
+        runner.run(main())
 
 
 @in_virtual_time

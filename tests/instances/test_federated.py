@@ -119,7 +119,7 @@ def test_what_is_no_gateway():
 @pytest.mark.parametrize("said", ["expired", f"{SECRET} has expired"])
 def test_a_token_that_is_refused_ends_it_without_being_shown(said):
     body = {"error": {"code": "unauthorized", "message": f"Token {said}.", "info": {}}}
-    with pytest.raises(InstancesError, match="It was asked with api_key=; set api_key=") as caught:
+    with pytest.raises(InstancesError, match="It was asked with token=; set token=") as caught:
         look(body, status=401)
     assert caught.value.kind == "auth"
     assert SECRET not in str(caught.value)

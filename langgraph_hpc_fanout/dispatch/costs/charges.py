@@ -141,9 +141,14 @@ def cost_of(reserved: Charge, reply: Reply, price: Price | None, node_seconds: f
 
 
 def _was_turned_away(failure: Failure) -> bool:
-    """Whether nothing was worked on: nobody was there, or the answer was a 4xx, 503 or 529."""
+    """Whether nothing was worked on: nobody was there, or the answer was a 4xx, 503 or 529.
+
+    A gateway that has waited in vain (408) tells of a request that may still be worked on.
+    """
     if failure.kind in _REFUSALS:
         return True
+    if failure.kind == "timeout":
+        return False
     return failure.status is not None and 400 <= failure.status < 500
 
 

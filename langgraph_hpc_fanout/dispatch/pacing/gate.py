@@ -3,40 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from weakref import WeakKeyDictionary
 
 from langgraph_hpc_fanout.dispatch.pacing.rates import FixedWindow, Rate, RollingRate
 from langgraph_hpc_fanout.endpoints.limits import Limits, window_seconds
 
 _BURST_SECONDS = 0.1
 _TOKEN_BURST_SECONDS = 1.0
+_SHORT_WINDOW = 1.0
 _WINDOW_BURST = 1 / 60
 """Share of a fixed window's tokens that may leave at once."""
 
 
-class SharedRates:
-    """Rates of requests against which several endpoints are counted together, by their name."""
+_rates_by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Rate | None]] = (
+    WeakKeyDictionary()
+)
+"""Servers count whatever comes from a user, so the pools of a process share rates, too."""
 
-    def __init__(self) -> None:
-        self._rates: dict[str, tuple[Limits, Rate | None]] = {}
+
+class SharedRates:
+    """Rates of requests against which several endpoints are counted together, by their name.
+
+    Args:
+        loop: All pools on it count against the same rates; None for rates of one's own.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._rates = {} if loop is None else _rates_by_loop.setdefault(loop, {})
+        self._said: dict[str, Limits] = {}
 
     def of(self, limits: Limits, now: float) -> Rate | None:
         """The rate of requests that an endpoint with these limits is held to.
 
         Raises:
-            ValueError: If another endpoint names the same shared rate, and another number.
+            ValueError: If another endpoint of the pool names the same rate, and another number.
         """
         if limits.shared is None:
             return _rate_of_requests(limits, now)
-        first, rate = self._rates.setdefault(
-            limits.shared, (limits, _rate_of_requests(limits, now))
-        )
+        first = self._said.setdefault(limits.shared, limits)
         if (first.requests, first.burst) != (limits.requests, limits.burst):
             raise ValueError(
                 f"Two endpoints share the rate {limits.shared!r}, but one allows {first.requests} "
                 f"and the other {limits.requests}; give both the same requests= and burst=."
             )
-        return rate
+        key = (limits.shared, limits.requests, limits.burst, limits.window)
+        if key not in self._rates:
+            self._rates[key] = _rate_of_requests(limits, now)
+        return self._rates[key]
 
 
 def gate_of(limits: Limits, clock: Callable[[], float], shared: SharedRates) -> Gate | None:
@@ -89,6 +103,11 @@ class Gate:
         if self._tokens is not None:
             self._tokens.charge(self._clock(), tokens)
 
+    def count(self, requests: int) -> None:
+        """Count requests that have left without asking here."""
+        if self._requests is not None and requests:
+            self._requests.charge(self._clock(), requests)
+
     def settle(self, charged: float, used: float) -> None:
         """Replace a reservation by what was used: 0 for a request that has no answer."""
         if self._tokens is not None:
@@ -134,9 +153,10 @@ def _rate_of_requests(limits: Limits, now: float) -> Rate | None:
     if limits.requests is None or rate is None:
         return None
     burst = limits.burst if limits.burst is not None else max(1, int(rate * _BURST_SECONDS))
-    if limits.window == "rolling":
-        return RollingRate(rate, burst, now)
     seconds = window_seconds(limits.requests)
+    # Of a window that is no longer than requests take, nobody can find the edge.
+    if limits.window == "rolling" or seconds <= _SHORT_WINDOW:
+        return RollingRate(rate, burst, now)
     return FixedWindow(rate * seconds, seconds, burst, now, by_answers=False)
 
 

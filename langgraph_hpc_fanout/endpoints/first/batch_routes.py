@@ -63,20 +63,20 @@ class BatchRoutes:
         if output_folder is not None:
             body["output_folder_path"] = output_folder
         url = self._root / served.cluster / served.framework / "v1" / "batches"
-        return await self._client.exchange("POST", url, orjson.dumps(body))
+        return await self._client.control("POST", url, orjson.dumps(body))
 
     async def status(self, batch_id: str) -> Answer:
         """What has become of a batch, as a JSON string."""
-        return await self._client.exchange("GET", self._root / "v1" / "batches" / batch_id)
+        return await self._client.control("GET", self._root / "v1" / "batches" / batch_id)
 
     async def result(self, batch_id: str) -> Answer:
         """What a batch says of its end, or why it says nothing."""
         url = self._root / "v1" / "batches" / batch_id / "result"
-        return await self._client.exchange("GET", url)
+        return await self._client.control("GET", url)
 
     async def listed(self) -> Answer:
         """The user's batches. Only when it is asked does the gateway notice that one has ended."""
-        return await self._client.exchange("GET", self._root / "v1" / "batches")
+        return await self._client.control("GET", self._root / "v1" / "batches")
 
 
 def read_submitted(raw: bytes) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Literal
 
 from langgraph_hpc_fanout.endpoints.chat import read_completion, usage_of, wire_body
@@ -22,9 +24,9 @@ from langgraph_hpc_fanout.endpoints.first.jobs import standing_of
 from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS, Answer, shown
 from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.price import Price
-from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
+from langgraph_hpc_fanout.endpoints.protocol import Action, Bundling, Health
 from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
-from langgraph_hpc_fanout.records import Failure, Reply, Request
+from langgraph_hpc_fanout.records import Failure, FailureKind, Reply, Request
 
 MODEL_VARIABLE = "FIRST_MODEL"
 
@@ -100,6 +102,8 @@ class FirstEndpoint:
     """
 
     bundling = Bundling()
+    actions: Mapping[FailureKind, Action] = MappingProxyType({"timeout": Action.TRY_LAST})
+    """A request that the gateway has given up still runs there, and takes as long elsewhere."""
 
     def __init__(
         self,
@@ -153,25 +157,27 @@ class FirstEndpoint:
     async def probe(self) -> Health:
         """Find the model in the gateway's list, and how it stands; wake it if it is not loaded."""
         try:
-            if self._gateway.is_second:
-                return await self._probe_second()
-            served = await self._find()
-            if isinstance(served, Failure):
-                return Health(ok=False, failure=served)
-            answer = await self._gateway.look(
-                self._http, f"{served.cluster}/jobs", _POLL_SECONDS * 0.9
-            )
-            if answer.status in (401, 403, 503):
-                return Health(ok=False, failure=self._failure_of(answer))
-            standing = standing_of(answer.raw, served)
-            if standing.phase == "running":
-                self._woken_at = None
-                return Health(ok=True)
-            if standing.phase == "absent":
-                return await self._wake(served, standing.words(served))
-            return self._on_its_way(standing.words(served))
+            health = await (self._probe_second() if self._gateway.is_second else self._probe_job())
         except EXCHANGE_ERRORS as error:
-            return Health(ok=False, failure=self._http.failure_from(error))
+            health = Health(ok=False, failure=self._http.failure_from(error))
+        # What is asked of the gateway counts against its user's rate.
+        return replace(health, requests=self._gateway.take_asked())
+
+    async def _probe_job(self) -> Health:
+        """How the model's job stands."""
+        served = await self._find()
+        if isinstance(served, Failure):
+            return Health(ok=False, failure=served)
+        answer = await self._gateway.look(self._http, f"{served.cluster}/jobs", _POLL_SECONDS * 0.9)
+        if answer.status in (401, 403, 503):
+            return Health(ok=False, failure=self._failure_of(answer))
+        standing = standing_of(answer.raw, served)
+        if standing.phase == "running":
+            self._woken_at = None
+            return self._unless_refused(standing.words(served))
+        if standing.phase == "absent":
+            return await self._wake(served, standing.words(served))
+        return self._on_its_way(standing.words(served))
 
     async def _probe_second(self) -> Health:
         """Whether version 2 lets us in; whether the model is loaded, only requests tell."""
@@ -180,10 +186,17 @@ class FirstEndpoint:
         answer = await self._gateway.look(self._http, "whoami", _POLL_SECONDS)
         if answer.status in (401, 403, 503):
             return Health(ok=False, failure=self._failure_of(answer))
+        return self._unless_refused(f"{self._model} is being loaded.")
+
+    def _unless_refused(self, words: str) -> Health:
+        """It is well, unless a request was refused lately because the model is not ready.
+
+        What the gateway tells of jobs may be a minute old, and of version 2 there are none.
+        """
         left = self._cold_until - asyncio.get_running_loop().time()
         if left <= 0.0:
             return Health(ok=True)
-        words = f"{self._model} is being loaded, for about {left:.0f} s more."
+        words += f" It refused a request as not ready; its next chance is in {left:.0f} s."
         return self._on_its_way(words, left)
 
     async def _find(self) -> Served | Failure:
@@ -215,7 +228,7 @@ class FirstEndpoint:
                 requests=_SECOND_REQUESTS,
                 burst=_SECOND_BURST,
                 tokens=_SECOND_TOKENS,
-                shared=f"requests for {self._model} to {self._gateway.root.host}",
+                shared=f"requests for {self._model} to {self._gateway.name}",
             )
         tokens = _TOKENS if card.user_tokens is None else card.user_tokens
         return Limits(
@@ -224,7 +237,7 @@ class FirstEndpoint:
             burst=1,
             tokens=f"{tokens}/min",
             window="fixed",
-            shared=f"requests to {self._gateway.root.host}",
+            shared=f"requests to {self._gateway.name}",
         )
 
     async def _wake(self, served: Served, words: str) -> Health:
@@ -286,8 +299,9 @@ class FirstEndpoint:
             return Reply(position, failure=self._http.failure_from(error))
         if answer.status != 200:
             fault = fault_of(answer.status, answer.raw, answer.retry_after)
-            if self._gateway.is_second and fault.is_starting and fault.retry_after is not None:
-                self._cold_until = asyncio.get_running_loop().time() + fault.retry_after
+            if fault.is_starting:
+                wait = _POLL_SECONDS if fault.retry_after is None else fault.retry_after
+                self._cold_until = asyncio.get_running_loop().time() + wait
             return Reply(
                 position,
                 failure=self._failure(fault, answer.status),

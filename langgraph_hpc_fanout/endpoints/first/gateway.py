@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import weakref
+from collections import Counter
 from typing import Any
 
 from pydantic import SecretStr
@@ -29,6 +30,8 @@ _ROOT_2 = re.compile(r"(.*/api)(?:/(?:federated|deployments/[^/]+)/v1)?")
 
 _gateways: weakref.WeakValueDictionary[tuple[Any, ...], Gateway] = weakref.WeakValueDictionary()
 _making = threading.Lock()
+_counts: Counter[URL] = Counter()
+"""Gateways that were made for each root, each for another user."""
 
 
 def root_of(base_url: str | None) -> URL:
@@ -71,6 +74,9 @@ def gateway_of(base_url: str | None, token: ApiKey | None) -> Gateway:
     with _making:
         if (gateway := _gateways.get((root, identity_of(given)))) is None:
             gateway = _gateways[root, identity_of(given)] = Gateway(root, given)
+            _counts[root] += 1
+            if _counts[root] > 1:
+                gateway.name += f", token {_counts[root]}"
         return gateway
 
 
@@ -91,11 +97,16 @@ class Gateway:
     Args:
         root: Its root, such as `https://host/resource_server`.
         token: The token, or where it comes from.
+
+    Attributes:
+        name: What tells it from the same gateway with another token, for rates that are shared.
     """
 
     def __init__(self, root: URL, token: ApiKey) -> None:
         self.root = root
+        self.name = root.host_port_subcomponent or ""
         self.credentials = Credentials(token, parameter="token=")
+        self._asked = 0
         self._known: dict[str, tuple[float, asyncio.Task[Answer]]] = {}
 
     def __repr__(self) -> str:
@@ -139,10 +150,16 @@ class Gateway:
         loop = asyncio.get_running_loop()
         asked, asking = self._known.get(path, (0.0, None))
         if asking is None or asking.get_loop() is not loop or loop.time() - asked >= keep:
-            asking = loop.create_task(client.exchange("GET", self.root / path))
+            self._asked += 1
+            asking = loop.create_task(client.control("GET", self.root / path))
             self._known[path] = loop.time(), asking
             asking.add_done_callback(lambda task: self._answered(path, task))
         return await asyncio.shield(asking)
+
+    def take_asked(self) -> int:
+        """Requests that were made by `look` since this was called."""
+        asked, self._asked = self._asked, 0
+        return asked
 
     def _answered(self, path: str, asking: asyncio.Task[Answer]) -> None:
         """Keep a good answer only; an exception is whoever's who waits for it."""

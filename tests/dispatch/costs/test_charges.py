@@ -148,6 +148,13 @@ def test_what_never_left_costs_nothing(kind, price):
     )
 
 
+def test_what_a_gateway_gave_up_may_be_paid_for():
+    given_up = Failure("timeout", "no answer in 300 s", 408)
+    cost = cost_of(RESERVED, Reply(0, failure=given_up), PRICE, 1.0)
+    assert cost.tokens == RESERVED.tokens
+    assert cost.unconfirmed == 1
+
+
 def test_tries_on_a_node_before_the_last_are_charged_as_reserved():
     cost = cost_of(RESERVED, Reply(0, body={}, usage=Usage(60, 5), tries=3), PRICE, 1.0)
     money = PRICE.token_cost(60, 5) + 2 * RESERVED.picodollars

@@ -7,11 +7,13 @@ import itertools
 
 import pytest
 from graphs import build, molecules
+from yarl import URL
 
 from langgraph_hpc_fanout import FirstEndpoint, Limits, Pool, Request
+from langgraph_hpc_fanout.endpoints import http
 from langgraph_hpc_fanout.endpoints.first import endpoint as module
 from langgraph_hpc_fanout.testing.conformance import EndpointConformance
-from langgraph_hpc_fanout.testing.first import Cluster, FirstFake, Model, Quotas, UsageLimits
+from langgraph_hpc_fanout.testing.first import Cluster, Fault, FirstFake, Model, Quotas, UsageLimits
 
 FREE = Quotas(requests=None, user_tokens=None, model_tokens=None)
 TOKEN = "AgVerySecretToken"
@@ -106,14 +108,15 @@ async def test_framework_and_id_are_found(gateway, opened, cluster, id_):
 
 
 async def test_limits_are_what_the_gateway_tells(gateway, opened):
-    endpoint, _ = await opened(over(gateway(quotas=Quotas(user_tokens=30_000))))
+    fake = gateway(quotas=Quotas(user_tokens=30_000))
+    endpoint, _ = await opened(over(fake))
     assert endpoint.limits == Limits(
         concurrency=100,
         requests="9.7/s",
         burst=1,
         tokens="30000/min",
         window="fixed",
-        shared="requests to 127.0.0.1",
+        shared=f"requests to {URL(fake.url).host_port_subcomponent}",
     )
     endpoint, _ = await opened(over(gateway()))
     assert endpoint.limits.tokens == "60000/min", "the known default"
@@ -133,6 +136,14 @@ async def test_what_is_not_there_is_said_with_what_is(gateway, opened, settings,
     assert not health.ok
     assert words in health.failure.message
     assert not health.failure.retryable
+
+
+async def test_a_probe_tells_how_often_it_has_asked(gateway, opened):
+    fake = gateway()
+    token = fake.token()
+    _, first = await opened(over(fake, token=token))
+    _, second = await opened(over(fake, "metis", token=token))
+    assert (first.requests, second.requests) == (3, 2), "the list is known by then"
 
 
 async def test_a_url_that_is_no_gateway(fake_fleet, opened):
@@ -179,7 +190,7 @@ async def test_a_deployment_of_the_second_version(gateway, opened):
         requests="120/min",
         burst=2,
         tokens="100000/min",
-        shared=f"requests for {OPENAI_GPT} to 127.0.0.1",
+        shared=f"requests for {OPENAI_GPT} to {URL(fake.url).host_port_subcomponent}",
     )
     reply = await ask(endpoint, Request("x", OPENAI_GPT, request().body, 2, 8))
     assert reply.failure is None
@@ -204,7 +215,8 @@ async def test_a_model_that_the_second_version_loads_is_on_its_way_until_it_says
     health = await endpoint.probe()
     assert not health.ok
     assert 0.0 < health.retry_after <= 60.0
-    assert "is being loaded, for about 7" in health.failure.message
+    assert "is being loaded. It refused a request as not ready" in health.failure.message
+    assert "in 7" in health.failure.message
     assert fake.record().models[f"sophia/{OPENAI_GPT}"].arrived == 1
 
 
@@ -288,6 +300,32 @@ async def test_a_model_that_somebody_else_has_woken_is_waited_for(gateway, quick
     assert fake.record().models["sophia/openai/gpt-oss-120b"].wakeups == 1
 
 
+async def test_a_model_that_is_not_ready_though_its_job_runs_is_waited_for(gateway, quick_polls):
+    """As after somebody else's wake-up; what the gateway tells of jobs may be a minute old."""
+    fake = gateway(faults=[Fault("not_ready", route="inference", times=20)])
+    with Pool(over(fake, limits=Limits(concurrency=4))) as pool:
+        assert await answers(pool, 40) == [None] * 40
+    assert fake.record().reasons["not_ready"] == 20
+
+
+@pytest.mark.parametrize("route", ["list-endpoints", "jobs"])
+async def test_a_question_whose_answer_is_lost_is_asked_again(gateway, monkeypatch, route):
+    monkeypatch.setattr(http, "_CONTROL_SECONDS", 0.3)
+    exchange, asked = http.HttpClient.exchange, []
+
+    async def lossy(client, method, url, data=None):
+        if url.name == route:
+            asked.append(url)
+            if len(asked) == 1:
+                await asyncio.Event().wait()
+        return await exchange(client, method, url, data)
+
+    monkeypatch.setattr(http.HttpClient, "exchange", lossy)
+    with Pool(over(gateway())) as pool:
+        assert await answers(pool, 10) == [None] * 10
+    assert len(asked) == 2
+
+
 async def test_a_model_that_is_offline_is_not_waited_for(gateway, quick_polls):
     fake = gateway(Cluster("sophia", "vllm", (Model("openai/gpt-oss-120b", state="offline"),)))
     with Pool([over(fake)]) as pool:
@@ -337,6 +375,19 @@ async def test_all_lanes_of_a_gateway_share_its_rate_of_requests(gateway):
         assert await answers(pool, 40) == [None] * 40
     refused = fake.record().users["alice"].throttled - before
     assert refused <= 4, "three lanes of 10 a second each would have 80 refused"
+
+
+async def test_pools_of_one_user_share_the_rate_of_requests(gateway):
+    fake = gateway(quotas=Quotas(user_tokens=None, model_tokens=None))
+    mine, theirs = fake.token("alice"), fake.token("bob")
+    with (
+        Pool(over(fake, token=mine)) as one,
+        Pool(over(fake, "metis", token=mine)) as two,
+        Pool(over(fake, "minerva", token=theirs)) as other,
+    ):
+        asked = [answers(pool, 25) for pool in (one, two, other)]
+        assert await asyncio.gather(*asked) == [[None] * 25] * 3
+    assert fake.record().reasons["requests"] <= 10, "what lanes want to know counts, too"
 
 
 async def test_what_the_lanes_of_a_gateway_want_to_know_is_asked_once(gateway):

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from langgraph_hpc_fanout.endpoints.first.catalogue import Served
-from langgraph_hpc_fanout.endpoints.first.gateway import DEFAULT_BASE, FEDERATED, Gateway, root_of
+from langgraph_hpc_fanout.endpoints.first.gateway import (
+    DEFAULT_BASE,
+    FEDERATED,
+    Gateway,
+    gateway_of,
+    root_of,
+)
 
 ROOT = "https://host.example/resource_server"
 SECOND = "https://host.example/api"
@@ -57,6 +63,14 @@ def test_where_a_model_is_asked(root, served, path):
     gateway = Gateway(URL(root), "t")
     assert str(gateway.chat_url(served)) == f"{root}{path}/chat/completions"
     assert gateway.is_second is (root == SECOND)
+
+
+def test_the_same_gateway_with_another_token_has_another_name():
+    root = "https://a.gateway/resource_server"
+    alice, again, bob = (gateway_of(root, token) for token in ("a", "a", "b"))
+    assert alice is again
+    assert alice.name == "a.gateway"
+    assert bob.name == "a.gateway, token 2"
 
 
 @pytest.mark.parametrize("root", ["https://host.example/v1", f"{SECOND}/resource_server"])
