@@ -116,7 +116,7 @@ class Submitter:
                 if answer.status == 200:
                     return read_submitted(answer.raw)
                 failure, code = self._state.failure_of(answer), code_of(answer.raw)
-                may_cost |= answer.status >= 500 and answer.status != _NOT_READY
+                may_cost |= _may_be_taken(answer.status)
             except EXCHANGE_ERRORS as error:
                 failure = self._state.failure_from(error)
                 may_cost |= failure.kind not in ("cold", "auth")  # else nobody was reached
@@ -170,3 +170,8 @@ def say_it_goes_on(endpoint: str, batch: str) -> None:
         endpoint,
         batch,
     )
+
+
+def _may_be_taken(status: int) -> bool:
+    """Whether a submit that was answered so may have come to pass all the same."""
+    return status == 408 or (status >= 500 and status != _NOT_READY)

@@ -329,6 +329,7 @@ async def test_a_submit_whose_answer_was_lost_is_not_made_again(gateway, opened,
     [
         (TimeoutError(), 1),
         (Answer(502, b"", None), 1),
+        (Answer(408, b"", None), 1),
         (Answer(200, b"{}", None), 1),
         (Answer(503, b"", None), 0),
         (Answer(429, b"", None), 0),
