@@ -135,7 +135,8 @@ class Reply:
         retry_after: Seconds the server asks to wait before the next try.
         seconds: How long the request itself took, where it was worked on in company and
             somewhere else; None when the dispatcher's own clock tells.
-        tries: How often it was sent to a model on the way, retries on the node included.
+        tries: How often it was sent to a model on the way, retries on the node included; 0 if
+            it never left, so that it has cost nothing.
         work: Of the bundle that brought it, where bundles may wait before they are worked on.
     """
 

@@ -14,10 +14,10 @@ from weakref import WeakKeyDictionary
 
 from langgraph_hpc_fanout.dispatch.health import State
 from langgraph_hpc_fanout.dispatch.lane import Lane
-from langgraph_hpc_fanout.endpoints.protocol import Resumable, Sent
+from langgraph_hpc_fanout.endpoints.protocol import FateUnknownError, Resumable, Sent
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.journal.log import Log
-from langgraph_hpc_fanout.records import Reply
+from langgraph_hpc_fanout.records import Failure, Reply
 
 logger = logging.getLogger("langgraph_hpc_fanout")
 
@@ -28,7 +28,7 @@ _FORGOTTEN_SECONDS = 14 * 24 * 3600.0
 _OPENING_SECONDS = 0.2
 
 Take = Callable[[Reply | None, str], None]
-"""Takes a reply and the name of its endpoint; None when no reply will come."""
+"""Takes a reply and the name of its endpoint; None when it is to be asked again."""
 
 _unclaimed: WeakKeyDictionary[Log, dict[str, tuple[Reply, str]]] = WeakKeyDictionary()
 """Replies that came along with those that a run of this journal waited for."""
@@ -58,6 +58,7 @@ class Recovery:
         self._wanted: list[_Earlier] = []
         self._takers: dict[str, Take] = {}
         self._unclaimed = _unclaimed.setdefault(log, {})
+        self._unknown: dict[str, tuple[Reply, str]] = {}
         self._asked: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ends: list[Callable[[], None]] = []
@@ -84,6 +85,8 @@ class Recovery:
         if (arrived := self._unclaimed.pop(key, None)) is not None:
             self._missing.pop(key, None)
             self._hand_over(key, take, *arrived)
+        elif (unknown := self._unknown.get(key)) is not None:
+            take(*unknown)
         elif (bundles := self._missing.get(key)) is not None:
             self._takers[key] = take
             for bundle in bundles:
@@ -129,6 +132,7 @@ class Recovery:
 
     async def _fetch(self, lane: Lane, bundles: Sequence[_Earlier]) -> None:
         logger.info("%s: fetching %d bundles of an earlier process", lane.name, len(bundles))
+        unknown = None
         try:
             while lane.state is State.COLD:
                 await asyncio.sleep(_OPENING_SECONDS)
@@ -136,12 +140,14 @@ class Recovery:
             async with contextlib.aclosing(_endpoint_of(lane).reattach(sent)) as replies:
                 async for key, reply in replies:
                     self._arrive(key, reply, lane.name)
+        except FateUnknownError as error:
+            unknown = error.failure
         except Exception:
             logger.warning(
                 "%s: bundles of an earlier process are asked again", lane.name, exc_info=True
             )
         for bundle in bundles:
-            self._give_up(bundle)
+            self._give_up(bundle, unknown)
 
     def _arrive(self, key: str, reply: Reply, endpoint: str) -> None:
         if self._missing.pop(key, None) is None:
@@ -151,8 +157,12 @@ class Recovery:
         else:
             self._hand_over(key, take, reply, endpoint)
 
-    def _give_up(self, bundle: _Earlier) -> None:
-        """Nothing more will come of a bundle; its requests may have been sent in others, too."""
+    def _give_up(self, bundle: _Earlier, unknown: Failure | None) -> None:
+        """Nothing more will come of a bundle; its requests may have been sent in others, too.
+
+        They are asked again, unless it is unknown whether they are worked on: then they fail, also
+        those that the run wants later.
+        """
         for key in bundle.missing:
             if (others := self._missing.get(key)) is None:
                 continue
@@ -160,13 +170,20 @@ class Recovery:
             if others:
                 continue
             del self._missing[key]
-            if (take := self._takers.pop(key, None)) is not None:
+            take = self._takers.pop(key, None)
+            if unknown is not None:
+                failed = Reply(0, failure=unknown)
+                if take is None:
+                    self._unknown[key] = failed, bundle.lane.name
+                else:
+                    take(failed, bundle.lane.name)
+            elif take is not None:
                 arrived = self._unclaimed.pop(key, (None, bundle.lane.name))
                 self._hand_over(key, take, *arrived)
 
     def _hand_over(self, key: str, take: Take, reply: Reply | None, endpoint: str) -> None:
         self._asked.add(key)  # it may be asked (again)
-        take(reply, endpoint)
+        take(None if reply is not None and reply.body is None else reply, endpoint)
 
     # -- notes ----------------------------------------------------------------------------
 

@@ -12,8 +12,14 @@ from graphs import State, build, molecules, right_answers
 from langgraph.graph import END, START, StateGraph
 
 from langgraph_hpc_fanout import FanOutNode, Journal, Limits, Prompt, ReduceNode, add_fan_out
-from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health, Sent
+from langgraph_hpc_fanout.endpoints.protocol import (
+    Bundling,
+    FateUnknownError,
+    Health,
+    Sent,
+)
 from langgraph_hpc_fanout.records import Failure, Reply, Usage
+from langgraph_hpc_fanout.runs import asking
 from langgraph_hpc_fanout.runs.recovery import NOTE
 
 
@@ -182,6 +188,30 @@ def test_who_cannot_be_asked_ends_nothing(site, cut_off, graph_over, door_to, mo
     assert right_answers(state["predictions"], molecules(8))
     assert set(site.asked.values()) == {2}
     assert "site: bundles of an earlier process are asked again" in caplog.text
+
+
+@pytest.mark.parametrize("at_once", [1, 64])
+def test_what_may_be_under_way_fails_and_is_not_asked(
+    site, cut_off, graph_over, door_to, monkeypatch, at_once
+):
+    """Also what the run comes to when it is known that nothing is known."""
+    cut_off(site, 8, graph_over)
+    fetch = Door.reattach
+
+    async def unknown(self, sent):
+        raise FateUnknownError(Failure("transient", "Nobody knows.", None, True))
+        yield
+
+    monkeypatch.setattr(Door, "reattach", unknown)
+    monkeypatch.setattr(asking, "_LOOKED_AT", at_once)
+    state = graph_over(door_to(site)).invoke({"molecules": molecules(12)})
+    assert state["predictions"][:8] == [None] * 8
+    assert {each["error"]["kind"] for each in state["failures"]} == {"transient"}
+    assert {each["error"]["message"] for each in state["failures"]} == {"Nobody knows."}
+    monkeypatch.setattr(Door, "reattach", fetch)
+    state = graph_over(door_to(site)).invoke({"molecules": molecules(12)})
+    assert right_answers(state["predictions"], molecules(12))
+    assert set(site.asked.values()) == {1}
 
 
 def test_a_run_leaves_alone_what_others_have_sent(site, cut_off, graph_over, door_to):

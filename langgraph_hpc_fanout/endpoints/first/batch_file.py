@@ -34,6 +34,14 @@ def results_pattern(batch: str) -> str:
     return f"{_PREFIX}{batch}_*.results.jsonl"
 
 
+def results_folders(batch: str) -> str:
+    """What the names of folders match in which FIRST puts a batch's results, a folder each.
+
+    They have the model and FIRST's id of the batch (FIRST b618b84, compute-functions/).
+    """
+    return f"{_PREFIX}{batch}_*/"
+
+
 def id_of_line(batch: str, position: int) -> str:
     """The `custom_id` of a request: no other batch has it."""
     return f"{batch}-{position}"

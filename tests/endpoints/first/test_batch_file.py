@@ -212,6 +212,33 @@ def test_a_file_is_read_in_pieces(tmp_path):
     assert len(list(reconciler.rest(LOST))) == 1
 
 
+def test_what_is_nested_too_deep_is_a_line_that_is_lost():
+    deep = b"[" * 300 + b"]" * 300
+    lines = [
+        answer_line(0),
+        answer_line(1).replace(b'"choices"', b'"x":%b,"choices"' % deep),
+        error_line(2).replace(b'"body":null', b'"body":%b' % deep).replace(b'"error":{', b'"e":{'),
+        answer_line(3),
+    ]
+    replies, strange = reconciled(lines, 4)
+    assert [reply.failure for _, reply in sorted(replies.items())] == [None, LOST, LOST, None]
+    assert strange == 2
+
+
+def test_results_may_be_read_again_as_they_grow(tmp_path):
+    lines = [answer_line(0), error_line(1), b"what?\n", answer_line(2)]
+    path = tmp_path / "results.jsonl"
+    reconciler = Reconciler(BATCH, requests_of(3), None, "b")
+    found = []
+    for written, whole in ((0, 0), (1, 1), (2, 2), (4, 4)):
+        path.write_bytes(b"".join(lines[:written]) + b"\n" + (answer_line(2)[:-9]))
+        found.append(
+            [reply.position for chunk in read_replies([path], reconciler) for reply in chunk]
+        )
+        assert reconciler.lines == whole, "what is under way still is no line"
+    assert found == [[], [0], [], [2]]
+
+
 # What a batch says of its end
 
 FIGURES = {"total_tokens": 9, "num_responses": 2, "lines_processed": 3}
