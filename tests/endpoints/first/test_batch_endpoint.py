@@ -20,7 +20,7 @@ from batches import (
 )
 
 from langgraph_hpc_fanout import FirstBatchEndpoint
-from langgraph_hpc_fanout.endpoints.first.batch_routes import BatchRoutes
+from langgraph_hpc_fanout.endpoints.first.batches.routes import BatchRoutes
 from langgraph_hpc_fanout.endpoints.http import Answer
 from langgraph_hpc_fanout.endpoints.protocol import Resumable, Sent
 from langgraph_hpc_fanout.testing.conformance import EndpointConformance

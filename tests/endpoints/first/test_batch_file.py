@@ -10,26 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import jsons, repeatable, texts
 
-from langgraph_hpc_fanout.endpoints.first.batch_file import (
+from langgraph_hpc_fanout.endpoints.first.batches.file import (
     id_of_line,
     name_of,
     position_of,
     write_file,
 )
-from langgraph_hpc_fanout.endpoints.first.batch_results import (
+from langgraph_hpc_fanout.endpoints.first.batches.results import (
     Ended,
     Reconciler,
     read_ended,
     read_replies,
 )
-from langgraph_hpc_fanout.endpoints.first.batch_routes import (
+from langgraph_hpc_fanout.endpoints.first.batches.routes import (
     Listed,
     code_of,
     read_list,
     read_status,
     read_submitted,
 )
-from langgraph_hpc_fanout.endpoints.first.batch_turns import pause_after
+from langgraph_hpc_fanout.endpoints.first.batches.turns import pause_after
 from langgraph_hpc_fanout.records import Failure, Request, Usage
 
 BATCH = "0123456789abcdef"

@@ -14,9 +14,9 @@ from batches import batch_over, gateway_over, is_right, requests_of, send
 from graphs import build, molecules, right_answers
 
 from langgraph_hpc_fanout import Budget, FanOutError, Journal, Limits, Pool, Prompt
-from langgraph_hpc_fanout.endpoints.first import batch_follower
-from langgraph_hpc_fanout.endpoints.first.batch_results import Ended, read_ended
-from langgraph_hpc_fanout.endpoints.first.batch_routes import BatchRoutes
+from langgraph_hpc_fanout.endpoints.first.batches import follower
+from langgraph_hpc_fanout.endpoints.first.batches.results import Ended, read_ended
+from langgraph_hpc_fanout.endpoints.first.batches.routes import BatchRoutes
 from langgraph_hpc_fanout.endpoints.first.endpoint import FirstEndpoint
 from langgraph_hpc_fanout.endpoints.http import Answer
 from langgraph_hpc_fanout.testing.first import ColdStart, Fault
@@ -122,7 +122,7 @@ async def test_where_the_lines_are_not_told_a_file_is_taken_as_it_is(
     def untold(raw):
         return Ended(read_ended(raw).results_file)
 
-    monkeypatch.setattr(batch_follower, "read_ended", untold)
+    monkeypatch.setattr(follower, "read_ended", untold)
     carrier.damage = lambda tries, raw: b""
     endpoint = await opened(gateway())
     delays = []
@@ -241,7 +241,7 @@ async def test_prompts_are_removed_though_nobody_waits_for_the_end(gateway, tmp_
 BLOCKED = """
 import asyncio, sys
 from pathlib import Path
-from langgraph_hpc_fanout.endpoints.first.batch_storage import Storage
+from langgraph_hpc_fanout.endpoints.first.batches.storage import Storage
 
 async def main():
     storage = Storage(None, lambda path: threading.Event().wait(), lambda path: path)
@@ -345,7 +345,7 @@ async def test_a_batch_that_is_not_told_of_is_given_up_after_days(gateway, opene
         return Answer(500, b"", None)
 
     monkeypatch.setattr(BatchRoutes, "status", silent)
-    monkeypatch.setattr(batch_follower, "FAILS_SECONDS", 0.2)
+    monkeypatch.setattr(follower, "FAILS_SECONDS", 0.2)
     (reply,) = await send(await opened(gateway()), requests_of(1))
     assert reply.failure.kind == "transient"
     assert "cannot be asked for" in reply.failure.message

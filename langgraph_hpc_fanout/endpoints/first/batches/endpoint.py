@@ -10,14 +10,14 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from langgraph_hpc_fanout.endpoints.credentials import ApiKey
-from langgraph_hpc_fanout.endpoints.first.batch_file import MOST_LINES
-from langgraph_hpc_fanout.endpoints.first.batch_finder import Finder
-from langgraph_hpc_fanout.endpoints.first.batch_follower import AT_ONCE, Follower
-from langgraph_hpc_fanout.endpoints.first.batch_routes import BatchRoutes, read_list
-from langgraph_hpc_fanout.endpoints.first.batch_state import BatchState, TroubleError
-from langgraph_hpc_fanout.endpoints.first.batch_storage import Fetch, Storage, Upload
-from langgraph_hpc_fanout.endpoints.first.batch_submitter import Submitter, words_for
-from langgraph_hpc_fanout.endpoints.first.batch_turns import turns_of
+from langgraph_hpc_fanout.endpoints.first.batches.file import MOST_LINES
+from langgraph_hpc_fanout.endpoints.first.batches.finder import Finder
+from langgraph_hpc_fanout.endpoints.first.batches.follower import AT_ONCE, Follower
+from langgraph_hpc_fanout.endpoints.first.batches.routes import BatchRoutes, read_list
+from langgraph_hpc_fanout.endpoints.first.batches.state import BatchState, TroubleError
+from langgraph_hpc_fanout.endpoints.first.batches.storage import Fetch, Storage, Upload
+from langgraph_hpc_fanout.endpoints.first.batches.submitter import Submitter, words_for
+from langgraph_hpc_fanout.endpoints.first.batches.turns import turns_of
 from langgraph_hpc_fanout.endpoints.first.catalogue import Served, find, read_catalogue
 from langgraph_hpc_fanout.endpoints.first.endpoint import MODEL_VARIABLE
 from langgraph_hpc_fanout.endpoints.first.gateway import gateway_of

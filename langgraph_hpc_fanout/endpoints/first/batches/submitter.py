@@ -9,21 +9,21 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
-from langgraph_hpc_fanout.endpoints.first.batch_file import name_of
-from langgraph_hpc_fanout.endpoints.first.batch_routes import (
+from langgraph_hpc_fanout.endpoints.first.batches.file import name_of
+from langgraph_hpc_fanout.endpoints.first.batches.routes import (
     BatchRoutes,
     Listed,
     code_of,
     read_list,
     read_submitted,
 )
-from langgraph_hpc_fanout.endpoints.first.batch_state import (
+from langgraph_hpc_fanout.endpoints.first.batches.state import (
     TRIES,
     Batch,
     BatchState,
     TroubleError,
 )
-from langgraph_hpc_fanout.endpoints.first.batch_storage import Storage
+from langgraph_hpc_fanout.endpoints.first.batches.storage import Storage
 from langgraph_hpc_fanout.endpoints.first.catalogue import Served
 from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS
 from langgraph_hpc_fanout.endpoints.listeners import Listeners

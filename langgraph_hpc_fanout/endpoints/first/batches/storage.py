@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from langgraph_hpc_fanout.endpoints.first.batch_file import (
+from langgraph_hpc_fanout.endpoints.first.batches.file import (
     name_of,
     results_folders,
     results_pattern,

@@ -6,9 +6,9 @@ import itertools
 import logging
 import time
 
-from langgraph_hpc_fanout.endpoints.first.batch_file import name_of
-from langgraph_hpc_fanout.endpoints.first.batch_routes import BatchRoutes, Listed, read_list
-from langgraph_hpc_fanout.endpoints.first.batch_state import (
+from langgraph_hpc_fanout.endpoints.first.batches.file import name_of
+from langgraph_hpc_fanout.endpoints.first.batches.routes import BatchRoutes, Listed, read_list
+from langgraph_hpc_fanout.endpoints.first.batches.state import (
     TRIES,
     Batch,
     BatchState,

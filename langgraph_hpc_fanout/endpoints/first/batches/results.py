@@ -20,7 +20,7 @@ from langgraph_hpc_fanout.endpoints.chat import (
     read_completion,
     usage_of,
 )
-from langgraph_hpc_fanout.endpoints.first.batch_file import position_of
+from langgraph_hpc_fanout.endpoints.first.batches.file import position_of
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
 _READ_BYTES = 256_000

@@ -12,22 +12,22 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
-from langgraph_hpc_fanout.endpoints.first.batch_results import (
+from langgraph_hpc_fanout.endpoints.first.batches.results import (
     Ended,
     Reconciler,
     read_ended,
     read_replies,
 )
-from langgraph_hpc_fanout.endpoints.first.batch_routes import BatchRoutes, read_status
-from langgraph_hpc_fanout.endpoints.first.batch_state import (
+from langgraph_hpc_fanout.endpoints.first.batches.routes import BatchRoutes, read_status
+from langgraph_hpc_fanout.endpoints.first.batches.state import (
     TRIES,
     Batch,
     BatchState,
     TroubleError,
 )
-from langgraph_hpc_fanout.endpoints.first.batch_storage import Storage
-from langgraph_hpc_fanout.endpoints.first.batch_submitter import say_it_goes_on
-from langgraph_hpc_fanout.endpoints.first.batch_turns import pause_after
+from langgraph_hpc_fanout.endpoints.first.batches.storage import Storage
+from langgraph_hpc_fanout.endpoints.first.batches.submitter import say_it_goes_on
+from langgraph_hpc_fanout.endpoints.first.batches.turns import pause_after
 from langgraph_hpc_fanout.endpoints.first.faults import fault_of
 from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS, Answer
 from langgraph_hpc_fanout.records import Failure, Reply
