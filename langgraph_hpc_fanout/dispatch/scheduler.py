@@ -362,7 +362,7 @@ class Scheduler:
             return
         if ticket.expiry is not None:
             ticket.expiry.cancel()
-        if action is Action.TRY_LAST and last == math.inf:
+        if action is Action.TRY_LAST and last == math.inf and not job.separate:
             job.put_last(ticket)
             self.offer(job)
             return

@@ -16,7 +16,7 @@ class Action(enum.Enum):
 
     GIVE_UP = "the item fails"
     TRY_AGAIN = "counts as an attempt; elsewhere at once, here after a backoff"
-    TRY_LAST = "counts as an attempt; anywhere, when nothing else waits"
+    TRY_LAST = "counts as an attempt; anywhere, when nothing else of the run waits"
     WAIT = "the server turned it away; costs patience, not an attempt"
     PROBE = "the server is not there (yet); the lane stops pulling and probes"
     ABORT = "the run cannot go on"

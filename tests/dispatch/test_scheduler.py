@@ -334,6 +334,16 @@ async def test_what_has_a_deadline_is_not_left_for_the_end():
 
 
 @in_virtual_time
+async def test_calls_that_have_nothing_to_do_with_each_other_do_not_wait_for_all_others():
+    a = trying_last(script=on("3", "timeout", times=1), concurrency=1)
+    async with Dispatch(a) as dispatch:
+        items = await dispatch.ask(200, separate=True, retry=NO_JITTER)
+    assert items.kinds == {None: 200}
+    first, second = a.calls_of("3")
+    assert second.at < first.at + 10.0
+
+
+@in_virtual_time
 async def test_what_is_tried_last_ends_with_its_job():
     a = trying_last(script=lambda call: "timeout" if call.number < 8 else "hang")
     async with Dispatch(a) as dispatch:
