@@ -66,10 +66,12 @@ class Prospects:
 
     def tell_what_for(self, job: Job, *, early: bool) -> None:
         """Put into words what a job waits for, if nobody can be asked now."""
-        job.waiting_for = None
+        before, job.waiting_for = job.waiting_for, None
         if early:
             awaited = [lane.failure for lane in self._lanes if job.awaits(lane)]
             job.waiting_for = in_short([each for each in awaited if each is not None])
+            if job.separate and before is None:  # calls have no progress that would show it
+                logger.warning("%s Calls wait for it.", job.waiting_for)
         elif job.lost_at is not None:
             job.waiting_for = explain(self._why_nobody(job), job.model)
 

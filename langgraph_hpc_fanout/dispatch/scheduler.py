@@ -345,7 +345,8 @@ class Scheduler:
     ) -> None:
         now = self.loop.time()
         _note(ticket, action, now)
-        delay = reply.retry_after
+        # Of who is not there the lane's own probes tell when to come again.
+        delay = None if action is Action.PROBE else reply.retry_after
         if delay is None:
             delay = job.retry.backoff(ticket.refusals or ticket.faults, self._rng)
         # What it says of the lane holds whatever becomes of the ticket.

@@ -15,7 +15,7 @@ from langgraph_hpc_fanout.dispatch.job import Job
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.reasons import explain
 from langgraph_hpc_fanout.dispatch.retry import Retry
-from langgraph_hpc_fanout.endpoints.protocol import Action
+from langgraph_hpc_fanout.endpoints.protocol import Action, Health
 from langgraph_hpc_fanout.records import Failure
 
 NO_JITTER = Retry(base=1e-9, cap=1e-9)
@@ -291,6 +291,20 @@ async def test_a_retry_after_beyond_patience_holds_the_lane_all_the_same():
     items = await ask(5, a, retry=Retry(patience=60.0))
     assert items.kinds == {"rate_limited": 1, None: 4}
     assert a.times[1:] == pytest.approx([3600.0] * 4)
+
+
+@in_virtual_time
+async def test_what_wakes_a_model_waits_for_it_whatever_its_patience():
+    def probe(number):
+        if number == 0 or now() >= 700.0:
+            return True
+        cold = Failure("cold", "It is being loaded.", None, True, "a")
+        return Health(ok=False, failure=cold, retry_after=60.0)
+
+    a = Scripted("a", script=first(4, fail("cold", retry_after=720.0)), probe=probe)
+    items = await ask(5, a, retry=Retry(patience=60.0))
+    assert items.kinds == {None: 5}
+    assert now() >= 700.0
 
 
 # Time

@@ -134,6 +134,23 @@ class Gateway:
             base = self.root / "deployments" / slug
         return base / "v1" / "chat" / "completions"
 
+    def remedy(self) -> str:
+        """What a person does about a token that is refused, in words."""
+        credentials = self.credentials
+        return f"It was asked with {credentials.describe()}; {credentials.remedy()}"
+
+    def whether_it_is_one(self) -> str:
+        """What a person looks at when a route is not there."""
+        if self.is_second:
+            return (
+                "version 2 lists neither models nor deployments, so look whether both the model "
+                "and the cluster are written as the gateway does."
+            )
+        return (
+            f"is {shown(self.root)} the root of a FIRST gateway? Version 1's ends in "
+            "/resource_server, version 2's in /api."
+        )
+
     def client(self, name: str) -> HttpClient:
         """Connections for one endpoint, with the token that all share."""
         return HttpClient(self.root, name, self.credentials)
@@ -158,6 +175,11 @@ class Gateway:
             self._known[path] = loop.time(), asking
             asking.add_done_callback(lambda task: self._answered(path, task))
         return await asyncio.shield(asking)
+
+    def forget(self, path: str) -> None:
+        """Requests have met something else than a route has told: ask it anew."""
+        if (known := self._known.get(path)) is not None and known[1].done():
+            del self._known[path]
 
     def take_asked(self) -> int:
         """Requests that `look` has made just now, and that nobody has counted yet."""

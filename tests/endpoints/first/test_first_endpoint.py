@@ -159,6 +159,20 @@ async def test_what_was_asked_long_ago_does_not_count(gateway, opened, monkeypat
     assert shared.take_asked() == 0
 
 
+@pytest.mark.parametrize("how", ["gone", "maintenance"])
+async def test_what_was_told_is_no_sign_of_life_once_requests_fail(opened, how):
+    """Else a lane would be found well by what was told a minute ago, each time anew."""
+    with FirstFake(quotas=FREE) as fake:
+        endpoint, health = await opened(over(fake))
+        assert health.ok
+        if how == "maintenance":
+            fake.set_maintenance("sophia", "html")
+            assert (await ask(endpoint, request())).failure.kind == "cold"
+            assert not (await endpoint.probe()).ok
+    assert (await ask(endpoint, request())).failure is not None
+    assert not (await endpoint.probe()).ok
+
+
 async def test_who_is_not_there_is_told_from_who_says_nothing(opened, monkeypatch):
     async def nobody(*given):
         raise aiohttp.ConnectionTimeoutError("connect")
@@ -203,6 +217,13 @@ async def test_a_login_that_is_over_says_how_to_log_in(gateway, opened, monkeypa
     assert "internal policies" in health.failure.message
     assert "FIRST_API_KEY" in health.failure.message
     assert "app.globus.org/logout" in health.failure.message
+
+
+async def test_a_deployment_that_is_not_there_may_be_either_name(gateway, opened):
+    fake = gateway(version=2, quotas=UNLIMITED)
+    endpoint, _ = await opened(over(fake, "nowhere", OPENAI_GPT))
+    reply = await ask(endpoint, Request("x", OPENAI_GPT, request().body, 2, 8))
+    assert "both the model and the cluster" in reply.failure.message
 
 
 async def test_a_deployment_of_the_second_version(gateway, opened):
