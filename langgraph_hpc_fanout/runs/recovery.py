@@ -134,8 +134,7 @@ class Recovery:
         logger.info("%s: fetching %d bundles of an earlier process", lane.name, len(bundles))
         unknown = None
         try:
-            while lane.state is State.COLD:
-                await asyncio.sleep(_OPENING_SECONDS)
+            await _opened(lane)
             sent = [bundle.sent for bundle in bundles]
             async with contextlib.aclosing(_endpoint_of(lane).reattach(sent)) as replies:
                 async for key, reply in replies:
@@ -233,6 +232,19 @@ def _noted(by: str, endpoint: str, sent: Sequence[Sent]) -> dict[str, object]:
         "at": round(sent[0].at, 3),
         "tasks": {bundle.task_id: bundle.keys for bundle in sent},
     }
+
+
+async def _opened(lane: Lane) -> None:
+    """Have a lane opened, also one that the run may not ask: to fetch is no new request.
+
+    Raises:
+        ConnectionError: If it leaves, and with it the way to what it has sent.
+    """
+    lane.start()
+    while lane.state is State.COLD:
+        await asyncio.sleep(_OPENING_SECONDS)
+    if lane.state in (State.DRAINING, State.CLOSED):
+        raise ConnectionError(f"{lane.name} has left the pool.")
 
 
 def _endpoint_of(lane: Lane) -> Resumable:

@@ -362,6 +362,41 @@ def test_it_waits_for_an_endpoint_that_takes_its_time(
     assert set(site.asked.values()) == {1}
 
 
+def test_what_an_endpoint_has_that_may_not_be_asked_is_fetched(
+    site, cut_off, graph_over, pool_over
+):
+    """Nothing new is sent there."""
+    cut_off(site, 8, graph_over)
+    far, near = Door(site), Door(Site(), name="near")
+    far.tags = frozenset({"far"})
+    graph = graph_over(pool_over([far, near]), forbid={"far"})
+    state = asyncio.run(asyncio.wait_for(graph.ainvoke({"molecules": molecules(16)}), 10))
+    assert right_answers(state["predictions"], molecules(16))
+    assert set(site.asked.values()) == {1}
+    assert (len(site.asked), len(near.site.asked)) == (8, 8)
+
+
+def test_what_an_endpoint_has_that_leaves_is_asked_again(
+    site, cut_off, graph_over, pool_over, monkeypatch, caplog
+):
+    cut_off(site, 8, graph_over)
+    gone, near = Door(site), Door(Site(), name="near")
+    pool = pool_over([gone, near])
+
+    async def probe():
+        await asyncio.sleep(0.1)
+        await asyncio.to_thread(pool.remove, "site")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(gone, "probe", probe)
+    named = Prompt("Is {smiles} soluble?", model="m")
+    state = graph_over(pool, task=named).invoke({"molecules": molecules(8)})
+    assert right_answers(state["predictions"], molecules(8))
+    assert site.fetched == []
+    assert len(near.site.asked) == 8
+    assert "has left the pool" in caplog.text
+
+
 def test_an_endpoint_of_another_name_is_another_one(site, cut_off, graph_over, door_to):
     cut_off(site, 4, graph_over)
     graph_over(door_to(site, name="other")).invoke({"molecules": molecules(4)})
