@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from langgraph_hpc_fanout.dispatch.health import State
 from langgraph_hpc_fanout.dispatch.lane import Lane
+from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.endpoints.protocol import FateUnknownError, Resumable, Sent
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.journal.log import Log
@@ -47,13 +48,12 @@ class Recovery:
 
     Args:
         log: The journal, where their bundles are noted, and ours are.
-        lanes: Those whose endpoints are `Resumable`.
     """
 
-    def __init__(self, log: Log, lanes: Sequence[Lane]) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
         self._token = uuid.uuid4().hex
-        self._lanes = {lane.name: lane for lane in lanes}
+        self._lanes: dict[str, Lane] = {}
         self._missing: dict[str, list[_Earlier]] = {}
         self._wanted: list[_Earlier] = []
         self._takers: dict[str, Take] = {}
@@ -63,14 +63,26 @@ class Recovery:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ends: list[Callable[[], None]] = []
 
-    async def start(self) -> None:
-        """Learn what may be under way, and begin to note; nothing may be asked before."""
+    def listen(self, scheduler: Scheduler) -> None:
+        """Begin to note what is sent, also by lanes that join; nothing may be asked before."""
         _live.add(self._token)
+        for lane in scheduler.lanes:
+            self._listen_at(lane)
+        scheduler.when_joining.append(self._listen_at)
+        self._ends.append(partial(scheduler.when_joining.remove, self._listen_at))
+
+    def _listen_at(self, lane: Lane) -> None:
+        if isinstance(lane.endpoint, Resumable):
+            self._lanes[lane.name] = lane
+            self._ends.append(lane.endpoint.listen(partial(self._note, lane.name)))
+
+    async def learn(self) -> None:
+        """Learn what may be under way; nothing may be asked before."""
+        if not self._lanes:
+            return
         for bundle in await asyncio.to_thread(self._outstanding):
             for key in bundle.missing:
                 self._missing.setdefault(key, []).append(bundle)
-        for name, lane in self._lanes.items():
-            self._ends.append(_endpoint_of(lane).listen(partial(self._note, name)))
 
     def claim(self, key: str, take: Take) -> bool:
         """Have the reply to a request handed over, at once or when it comes.

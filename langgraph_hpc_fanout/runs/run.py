@@ -13,9 +13,8 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_hpc_fanout.dispatch.costs.budget import Purse
-from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
-from langgraph_hpc_fanout.endpoints.protocol import Resumable
+from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.records import NOTHING, Failure, FanOutError, Outcome
 from langgraph_hpc_fanout.runs import garbage
@@ -153,14 +152,14 @@ class Run:
         """What hands out the places of these variants, and calls `more` when it has more."""
         return Reader(self.plan.steps(variants), self.plan.identify(self.shared), more, self.fail)
 
-    async def recover(self, lanes: Sequence[Lane]) -> None:
-        """Wait for what a process that is gone has sent to these, and note what is sent now."""
-        outliving = [lane for lane in lanes if isinstance(lane.endpoint, Resumable)]
-        if self.keeper.log is None or not outliving:
+    async def recover(self, scheduler: Scheduler) -> None:
+        """Learn what a process that is gone has sent, and note what is sent from now on."""
+        if self.keeper.log is None:
             return
         if self._recovering is None:
-            self.recovery = Recovery(self.keeper.log, outliving)
-            self._recovering = asyncio.get_running_loop().create_task(self.recovery.start())
+            self.recovery = Recovery(self.keeper.log)
+            self.recovery.listen(scheduler)
+            self._recovering = asyncio.get_running_loop().create_task(self.recovery.learn())
         await self._recovering
 
     def known(

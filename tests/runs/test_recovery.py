@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
 from collections import Counter
 
@@ -11,7 +12,15 @@ import pytest
 from graphs import State, build, molecules, right_answers
 from langgraph.graph import END, START, StateGraph
 
-from langgraph_hpc_fanout import FanOutNode, Journal, Limits, Prompt, ReduceNode, add_fan_out
+from langgraph_hpc_fanout import (
+    FanOutNode,
+    FunctionEndpoint,
+    Journal,
+    Limits,
+    Prompt,
+    ReduceNode,
+    add_fan_out,
+)
 from langgraph_hpc_fanout.endpoints.protocol import (
     Bundling,
     FateUnknownError,
@@ -395,6 +404,42 @@ def test_what_an_endpoint_has_that_leaves_is_asked_again(
     assert site.fetched == []
     assert len(near.site.asked) == 8
     assert "has left the pool" in caplog.text
+
+
+def test_what_an_endpoint_has_that_joined_is_fetched(site, graph_over, pool_over):
+    """It joins a run whose endpoints had nothing that outlives a process."""
+
+    began = threading.Event()
+
+    async def busy(request):
+        began.set()
+        await asyncio.Event().wait()
+
+    pool = pool_over(FunctionEndpoint(busy, models=["m"], limits=Limits(concurrency=2)))
+
+    async def main():
+        run = asyncio.create_task(graph_over(pool).ainvoke({"molecules": molecules(18)}))
+        await asyncio.to_thread(began.wait)
+        await asyncio.to_thread(pool.add, Door(site))
+        while sum(len(each.keys) for each in site.left) < 16:
+            await asyncio.sleep(0.01)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+
+    site.closed = True
+    asyncio.run(main())
+    site.closed = False
+    state = graph_over(pool_over(Door(site))).invoke({"molecules": molecules(18)})
+    assert right_answers(state["predictions"], molecules(18))
+    assert set(site.asked.values()) == {1}
+
+
+def test_a_run_that_has_ended_hears_of_nobody(site, graph_over, pool_over):
+    pool = pool_over(Door(site))
+    graph_over(pool).invoke({"molecules": molecules(4)})
+    late = Door(site, name="late")
+    pool.add(late)
+    assert [door.listeners for door in (*pool.endpoints, late)] == [[], [], []]
 
 
 def test_an_endpoint_of_another_name_is_another_one(site, cut_off, graph_over, door_to):
