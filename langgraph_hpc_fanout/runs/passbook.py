@@ -59,6 +59,6 @@ class Passbook:
         if not last and now < self._noted_at + _SHARE * (now - self._began):
             return
         used = purse.used(now)
-        if self._noted is None or used.charge != self._noted.charge:
+        if used != self._noted:
             log.note(NOTE, {"run": self._run, "used": used.to_dict()})
             self._noted, self._noted_at = used, now

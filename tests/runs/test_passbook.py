@@ -67,6 +67,18 @@ def test_nothing_is_written_without_news(log):
     assert len(notes(log)) == 1
 
 
+def test_time_alone_is_news_where_it_is_limited(log):
+    """Of a run that waits for a model to start, say, or for what is in flight."""
+    purse = Purse(Budget(seconds=100))
+    book = Passbook("mine")
+    spend(purse, 0.0)
+    for now in (0.0, 1.0, 2.0):
+        book.note(log, purse, now)
+    assert book.past(log) == Past(ONE, 2.0)
+    book.note(log, purse, 2.0078125, last=True)
+    assert book.past(log) == Past(ONE, 2.0078125)
+
+
 def test_a_long_run_writes_little_and_a_kill_forgets_little(log):
     """Ten hours of one request a second, looked at twice a second."""
     purse = Purse(None)
