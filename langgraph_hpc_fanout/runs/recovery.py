@@ -48,10 +48,13 @@ class Recovery:
 
     Args:
         log: The journal, where their bundles are noted, and ours are.
+        note_used: Notes there what the run has used of its budget, in any thread: replies that
+            are fetched later are not charged again.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, note_used: Callable[[], None]) -> None:
         self._log = log
+        self._note_used = note_used
         self._token = uuid.uuid4().hex
         self._lanes: dict[str, Lane] = {}
         self._missing: dict[str, list[_Earlier]] = {}
@@ -204,6 +207,7 @@ class Recovery:
         if not ours:
             return
         try:
+            self._note_used()  # first: a torn write is to charge too much, not too little
             self._log.note(NOTE, _noted(self._token, endpoint, ours))
             self._log.flush()
         except (OSError, JournalError) as error:  # the run's own flush finds out, and acts

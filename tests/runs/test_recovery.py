@@ -8,11 +8,13 @@ import threading
 import time
 from collections import Counter
 
+import orjson
 import pytest
 from graphs import State, build, molecules, right_answers
 from langgraph.graph import END, START, StateGraph
 
 from langgraph_hpc_fanout import (
+    Budget,
     FanOutNode,
     FunctionEndpoint,
     Journal,
@@ -29,6 +31,7 @@ from langgraph_hpc_fanout.endpoints.protocol import (
 )
 from langgraph_hpc_fanout.records import Failure, Reply, Usage
 from langgraph_hpc_fanout.runs import asking
+from langgraph_hpc_fanout.runs.passbook import NOTE as USED
 from langgraph_hpc_fanout.runs.recovery import NOTE
 
 
@@ -343,6 +346,31 @@ def test_a_journal_notes_the_bundles_of_its_own_runs(site, door_to, tmp_path):
     of_first, of_second = (set(noted(journal)) for journal in journals)
     assert of_first == own
     assert of_second == {each.task_id for each in site.left} - own
+
+
+def test_what_was_used_is_on_disk_with_the_bundles_that_are_under_way(site, door_to, tmp_path):
+    """Else a process that is killed forgets what they cost, and nobody is charged for answers."""
+    graph = build(door_to(site), journal=Journal(tmp_path), budget=Budget(requests=100))
+    site.closed = True
+
+    async def main():
+        run = asyncio.create_task(graph.ainvoke({"molecules": molecules(40)}))
+        while sum(len(each.keys) for each in site.left) < 40:
+            await asyncio.sleep(0.01)
+        (segment,) = (tmp_path / "segments").iterdir()
+        lines = segment.read_bytes().splitlines()
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        return lines
+
+    used = sent = 0
+    for line in map(orjson.loads, asyncio.run(main())):
+        if line.get("note") == USED:
+            used = line["data"]["used"]["requests"]
+        elif line.get("note") == NOTE:
+            sent += sum(map(len, line["data"]["tasks"].values()))
+            assert used >= sent
+    assert used == sent == 40
 
 
 def noted(journal):
