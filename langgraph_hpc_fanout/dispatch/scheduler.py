@@ -61,6 +61,7 @@ class Scheduler:
         self.idle = IdleLanes(self._rng)
         self.cashier = Cashier(budget, self)
         self.when_busy: Callable[[], object] | None = None  # called when a job comes
+        self.when_joining: list[Callable[[Lane], object]] = []  # called before the lane may send
         self._jobs: list[Job] = []
         self._turns = 0.0
         self._timer: tuple[float, asyncio.Handle] | None = None
@@ -164,6 +165,8 @@ class Scheduler:
         wanted = [job for job in self._jobs if job.admits(lane.tags)]
         for job in wanted:
             lane.account.check(job)
+        for tell in tuple(self.when_joining):
+            tell(lane)
         self.lanes.append(lane)
         if lane.is_bulk:
             self._gathering.append(lane)

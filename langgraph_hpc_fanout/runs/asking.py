@@ -119,7 +119,7 @@ class Asking:
             may_hedge=True,
         )
         self._job.paused = self._paused
-        await self._run.recover(scheduler.lanes)
+        await self._run.recover(scheduler)
         if self._run.closed:
             return
         scheduler.add(self._job)

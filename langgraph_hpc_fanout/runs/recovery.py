@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from langgraph_hpc_fanout.dispatch.health import State
 from langgraph_hpc_fanout.dispatch.lane import Lane
+from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.endpoints.protocol import FateUnknownError, Resumable, Sent
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.journal.log import Log
@@ -47,13 +48,15 @@ class Recovery:
 
     Args:
         log: The journal, where their bundles are noted, and ours are.
-        lanes: Those whose endpoints are `Resumable`.
+        note_used: Notes there what the run has used of its budget, in any thread: replies that
+            are fetched later are not charged again.
     """
 
-    def __init__(self, log: Log, lanes: Sequence[Lane]) -> None:
+    def __init__(self, log: Log, note_used: Callable[[], None]) -> None:
         self._log = log
+        self._note_used = note_used
         self._token = uuid.uuid4().hex
-        self._lanes = {lane.name: lane for lane in lanes}
+        self._lanes: dict[str, Lane] = {}
         self._missing: dict[str, list[_Earlier]] = {}
         self._wanted: list[_Earlier] = []
         self._takers: dict[str, Take] = {}
@@ -63,14 +66,26 @@ class Recovery:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ends: list[Callable[[], None]] = []
 
-    async def start(self) -> None:
-        """Learn what may be under way, and begin to note; nothing may be asked before."""
+    def listen(self, scheduler: Scheduler) -> None:
+        """Begin to note what is sent, also by lanes that join; nothing may be asked before."""
         _live.add(self._token)
+        for lane in scheduler.lanes:
+            self._listen_at(lane)
+        scheduler.when_joining.append(self._listen_at)
+        self._ends.append(partial(scheduler.when_joining.remove, self._listen_at))
+
+    def _listen_at(self, lane: Lane) -> None:
+        if isinstance(lane.endpoint, Resumable):
+            self._lanes[lane.name] = lane
+            self._ends.append(lane.endpoint.listen(partial(self._note, lane.name)))
+
+    async def learn(self) -> None:
+        """Learn what may be under way; nothing may be asked before."""
+        if not self._lanes:
+            return
         for bundle in await asyncio.to_thread(self._outstanding):
             for key in bundle.missing:
                 self._missing.setdefault(key, []).append(bundle)
-        for name, lane in self._lanes.items():
-            self._ends.append(_endpoint_of(lane).listen(partial(self._note, name)))
 
     def claim(self, key: str, take: Take) -> bool:
         """Have the reply to a request handed over, at once or when it comes.
@@ -134,8 +149,7 @@ class Recovery:
         logger.info("%s: fetching %d bundles of an earlier process", lane.name, len(bundles))
         unknown = None
         try:
-            while lane.state is State.COLD:
-                await asyncio.sleep(_OPENING_SECONDS)
+            await _opened(lane)
             sent = [bundle.sent for bundle in bundles]
             async with contextlib.aclosing(_endpoint_of(lane).reattach(sent)) as replies:
                 async for key, reply in replies:
@@ -193,6 +207,7 @@ class Recovery:
         if not ours:
             return
         try:
+            self._note_used()  # first: a torn write is to charge too much, not too little
             self._log.note(NOTE, _noted(self._token, endpoint, ours))
             self._log.flush()
         except (OSError, JournalError) as error:  # the run's own flush finds out, and acts
@@ -233,6 +248,19 @@ def _noted(by: str, endpoint: str, sent: Sequence[Sent]) -> dict[str, object]:
         "at": round(sent[0].at, 3),
         "tasks": {bundle.task_id: bundle.keys for bundle in sent},
     }
+
+
+async def _opened(lane: Lane) -> None:
+    """Have a lane opened, also one that the run may not ask: to fetch is no new request.
+
+    Raises:
+        ConnectionError: If it leaves, and with it the way to what it has sent.
+    """
+    lane.start()
+    while lane.state is State.COLD:
+        await asyncio.sleep(_OPENING_SECONDS)
+    if lane.state in (State.DRAINING, State.CLOSED):
+        raise ConnectionError(f"{lane.name} has left the pool.")
 
 
 def _endpoint_of(lane: Lane) -> Resumable:
