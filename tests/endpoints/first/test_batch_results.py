@@ -347,6 +347,6 @@ async def test_a_batch_that_is_not_told_of_is_given_up_after_days(gateway, opene
     monkeypatch.setattr(BatchRoutes, "status", silent)
     monkeypatch.setattr(follower, "FAILS_SECONDS", 0.2)
     (reply,) = await send(await opened(gateway()), requests_of(1))
-    assert reply.failure.kind == "transient"
-    assert "cannot be asked for" in reply.failure.message
+    assert reply.failure.kind == "permanent", "it is asked nowhere else"
+    assert "what has become of batch" in reply.failure.message
     assert reply.tries == 1, "it may have been worked on"

@@ -23,12 +23,14 @@ class TroubleError(Exception):
     Attributes:
         failure: Why.
         may_cost: Whether the gateway has the batch, or may have it.
+        is_over: Whether it is known to have failed, so that it may be asked again.
     """
 
-    def __init__(self, failure: Failure, *, may_cost: bool = True) -> None:
+    def __init__(self, failure: Failure, *, may_cost: bool = True, is_over: bool = False) -> None:
         super().__init__(failure.message)
         self.failure = failure
         self.may_cost = may_cost
+        self.is_over = is_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,13 @@ class BatchState:
     def transient(self, message: str) -> Failure:
         """It may be otherwise the next time."""
         return self._client.failure("transient", f"{self.name}: {message}")
+
+    def unknown(self, what: str, why: str) -> Failure:
+        """Nobody tells what has become of a batch."""
+        return self.transient(
+            f"{what} is unknown: {why} Nothing of it is asked again, for that may pay twice; "
+            "start the same program again once the gateway is well."
+        )
 
     def failure_from(self, error: Exception) -> Failure:
         """What an exchange that ended without an answer means."""
