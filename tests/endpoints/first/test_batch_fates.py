@@ -9,7 +9,8 @@ import pytest
 from batches import GPT, batch_over, gateway_over, is_right, requests_of, send
 from graphs import build, molecules, right_answers
 
-from langgraph_hpc_fanout import FunctionEndpoint, Journal, Pool, Prompt
+from langgraph_hpc_fanout import FunctionEndpoint, Journal, Limits, Pool, Prompt
+from langgraph_hpc_fanout.endpoints.credentials import CredentialError, TokenServiceError
 from langgraph_hpc_fanout.endpoints.first.batches.routes import BatchRoutes
 from langgraph_hpc_fanout.endpoints.http import Answer
 from langgraph_hpc_fanout.endpoints.protocol import FateUnknownError, Sent
@@ -69,14 +70,15 @@ async def opened(tmp_path):
         await each.close()
 
 
-def node(asked):
-    """A node that answers at once, and what it was asked."""
+def node(asked, seconds=0.0):
+    """A node that answers, and what it was asked."""
 
     async def answer(request):
-        asked.append(request["messages"][-1]["content"])
-        return f"Yes: {asked[-1]}"
+        asked.append(prompt := request.body["messages"][-1]["content"])
+        await asyncio.sleep(seconds)
+        return f"Yes: {prompt}"
 
-    return FunctionEndpoint(answer, models=[GPT], name="node")
+    return FunctionEndpoint(answer, models=[GPT], name="node", limits=Limits(concurrency=4))
 
 
 def answering(monkeypatch, fake, answer, times):
@@ -236,3 +238,100 @@ async def test_a_resumed_batch_that_has_failed_may_be_asked_again(gateway, opene
     monkeypatch.setattr(BatchRoutes, "status", failed)
     monkeypatch.setattr(BatchRoutes, "result", why)
     assert await fetched(endpoint, sent) == {}
+
+
+# A submit without an answer
+
+
+def without_list(monkeypatch, times):
+    """Lose the answers of submits, and the next so many lists."""
+    submit, listed, lost = BatchRoutes.submit, BatchRoutes.listed, []
+
+    async def without_answer(routes, *arguments):
+        await submit(routes, *arguments)
+        lost[:] = [None] * times
+        raise TimeoutError
+
+    async def may_be_told(routes):
+        if lost:
+            lost.pop()
+            return Answer(502, b"", None)
+        return await listed(routes)
+
+    monkeypatch.setattr(BatchRoutes, "submit", without_answer)
+    monkeypatch.setattr(BatchRoutes, "listed", may_be_told)
+
+
+async def test_a_submit_without_an_answer_is_followed_once_the_list_is_there(
+    gateway, opened, monkeypatch
+):
+    fake = gateway()
+    endpoint = await opened(fake)
+    without_list(monkeypatch, 5)
+    requests = requests_of(5)
+    assert all(map(is_right, requests, await send(endpoint, requests)))
+    assert len(fake.record().batches) == 1
+
+
+def test_a_submit_of_unknown_fate_is_not_made_again_and_its_items_go_nowhere_else(
+    gateway, tmp_path, monkeypatch
+):
+    fake, items, asked = gateway(cold_start=LONG), molecules(200), []
+    token, submit, listed = fake.token(), BatchRoutes.submit, BatchRoutes.listed
+    without_list(monkeypatch, 1_000)
+
+    def run():
+        batch = batch_over(fake, tmp_path, token=token, least=20)
+        with Pool([batch, node(asked, seconds=0.05)]) as pool:
+            graph = build(pool, task=TASK, journal=Journal(tmp_path / "run"))
+            return graph.invoke({"molecules": items})
+
+    state = run()
+    (batch,) = fake.record().batches
+    errors = [each["error"] for each in state["failures"]]
+    assert {each["kind"] for each in errors} == {"permanent"}
+    assert all(each["retryable"] for each in errors)
+    assert "was submitted is unknown" in errors[0]["message"]
+    assert len(asked) + len(errors) == 200
+    assert list(tmp_path.glob(batch.input_file.rpartition("/")[2])), "it may be read still"
+
+    monkeypatch.setattr(BatchRoutes, "submit", submit)
+    monkeypatch.setattr(BatchRoutes, "listed", listed)
+    fake.advance(1.5e5)
+    state = run()
+    assert right_answers(state["predictions"], items)
+    (batch,) = fake.record().batches
+    assert len(asked) + batch.lines == 200, "nothing was paid twice"
+
+
+async def test_while_a_submit_is_in_doubt_nothing_more_is_submitted(gateway, opened, monkeypatch):
+    fake = gateway()
+    endpoint = await opened(fake)
+    without_list(monkeypatch, 20)
+    (reply,) = await send(endpoint, requests_of(1))
+    assert (reply.failure.kind, reply.tries) == ("permanent", 1)
+    (reply,) = await send(endpoint, requests_of(1, "other"))
+    assert (reply.failure.kind, reply.tries) == ("cold", 0)
+    while not (await endpoint.probe()).ok:
+        await asyncio.sleep(0.01)
+    requests = requests_of(1, "other")
+    monkeypatch.undo()
+    assert all(map(is_right, requests, await send(endpoint, requests)))
+    assert len(fake.record().batches) == 2
+
+
+@pytest.mark.parametrize("error", [TokenServiceError("down"), CredentialError("no token")])
+async def test_without_a_token_nothing_was_submitted(gateway, opened, monkeypatch, error):
+    endpoint = await opened(gateway())
+
+    async def submit(*arguments):
+        raise error
+
+    async def listed(*arguments):
+        raise error
+
+    monkeypatch.setattr(BatchRoutes, "submit", submit)
+    monkeypatch.setattr(BatchRoutes, "listed", listed)
+    (reply,) = await send(endpoint, requests_of(1))
+    assert reply.failure.kind in ("transient", "auth")
+    assert reply.tries == 0

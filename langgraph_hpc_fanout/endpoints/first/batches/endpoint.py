@@ -150,9 +150,11 @@ class FirstBatchEndpoint:
         self._state = BatchState(self.name, self._gateway, self._http, poll)
         self._routes = BatchRoutes(self._gateway, self._http)
         storage = Storage(directory, upload, fetch)
-        self._submitter = Submitter(self._state, self._routes, storage, self._listeners)
-        self._follower = Follower(self._state, self._routes, storage)
         self._finder = Finder(self._state, self._routes)
+        self._submitter = Submitter(
+            self._state, self._routes, storage, self._finder, self._listeners
+        )
+        self._follower = Follower(self._state, self._routes, storage)
 
     def __repr__(self) -> str:
         where = shown(self._gateway.root)
@@ -191,6 +193,7 @@ class FirstBatchEndpoint:
             return Health(ok=False, failure=state.failure_from(error))
         except ValueError as error:
             return Health(ok=False, failure=state.cold(f"the gateway gave {error}."))
+        state.in_doubt = None
         others = [each for each in active if each.id not in self._turns.followed]
         if others:
             waits = state.cold(words_for(others))

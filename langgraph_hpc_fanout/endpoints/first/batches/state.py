@@ -62,6 +62,8 @@ class BatchState:
     Attributes:
         unusable: Why it can send nothing any more, until it is closed.
         not_ready: Why the last submit was refused, where only another submit tells more.
+        in_doubt: Why nobody knows whether the last was submitted; until the gateway tells of
+            batches again, each might be as unknown as that.
     """
 
     def __init__(self, name: str, gateway: Gateway, client: HttpClient, poll: float) -> None:
@@ -69,6 +71,7 @@ class BatchState:
         self.poll = poll
         self.unusable: Failure | None = None
         self.not_ready: Failure | None = None
+        self.in_doubt: Failure | None = None
         self._gateway = gateway
         self._client = client
         self._failed_in_a_row = 0
@@ -84,7 +87,7 @@ class BatchState:
     def close(self) -> None:
         """End all pauses; what stood in the way may be otherwise when it is opened again."""
         closing, self._closing = self._closing, None
-        self.unusable = self.not_ready = None
+        self.unusable = self.not_ready = self.in_doubt = None
         if closing is not None and self._loop is asyncio.get_running_loop():
             closing.set()
 
