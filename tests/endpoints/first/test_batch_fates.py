@@ -320,6 +320,20 @@ async def test_while_a_submit_is_in_doubt_nothing_more_is_submitted(gateway, ope
     assert len(fake.record().batches) == 2
 
 
+async def test_a_last_refusal_does_not_make_an_earlier_try_free(gateway, opened, monkeypatch):
+    answers = iter([Answer(502, b"", None)])
+    full = b'{"error": {"code": "quota_exceeded", "message": "Quota of 1 exceeded."}}'
+    endpoint = await opened(gateway())
+
+    async def submit(*arguments):
+        return next(answers, Answer(400, full, None))
+
+    monkeypatch.setattr(BatchRoutes, "submit", submit)
+    (reply,) = await send(endpoint, requests_of(1))
+    assert reply.failure.kind == "cold"
+    assert (reply.tries, reply.may_cost) == (1, True)
+
+
 @pytest.mark.parametrize("error", [TokenServiceError("down"), CredentialError("no token")])
 async def test_without_a_token_nothing_was_submitted(gateway, opened, monkeypatch, error):
     endpoint = await opened(gateway())

@@ -255,11 +255,13 @@ class FirstBatchEndpoint:
                     self._turns.followed.discard(batch.id)
         except FateUnknownError as unknown:
             # No other endpoint is to be asked in this run, but the next run may ask again.
-            lost = Reply(0, failure=replace(unknown.failure, kind="permanent"))
+            lost = Reply(0, failure=replace(unknown.failure, kind="permanent"), may_cost=True)
         except TroubleError as trouble:
-            failure, tries = trouble.failure, int(trouble.may_cost)
+            failure, may_cost = trouble.failure, trouble.may_cost
             delay = self._state.brought_nothing() if failure.kind == "transient" else None
-            lost = Reply(0, failure=failure, retry_after=delay, tries=tries)
+            lost = Reply(
+                0, failure=failure, retry_after=delay, tries=int(may_cost), may_cost=may_cost
+            )
         if lost is None:
             return
         for position in range(len(requests)):
