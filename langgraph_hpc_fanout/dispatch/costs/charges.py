@@ -111,7 +111,8 @@ def cost_of(reserved: Charge, reply: Reply, price: Price | None, node_seconds: f
 
     Tokens that nobody reported are charged as they were reserved: of answers without usage, of
     attempts that broke off, and of those that a node made before the last. Attempts that a server
-    turned away before it worked on them used none. What never left the endpoint costs nothing.
+    turned away before it worked on them used none, unless the reply says that it may have cost.
+    What never left the endpoint costs nothing.
 
     Args:
         reserved: What `charge_of` said.
@@ -125,7 +126,7 @@ def cost_of(reserved: Charge, reply: Reply, price: Price | None, node_seconds: f
     read = written = 0
     if usage is not None and not (usage.estimated and reserved.tokens):
         read, written = usage.prompt_tokens, usage.completion_tokens
-    elif reply.failure is None or not _was_turned_away(reply.failure):
+    elif reply.may_cost or reply.failure is None or not _was_turned_away(reply.failure):
         unconfirmed += 1
     money = node_time = 0
     if price is not None:

@@ -441,4 +441,5 @@ async def test_a_close_ends_what_waits(gateway, opened):
     await fake.until(lambda record: record.batches)
     await endpoint.close()
     replies = await sending
-    assert {reply.failure.kind for reply in replies} == {"transient"}
+    assert {reply.failure.kind for reply in replies} == {"permanent"}, "it goes on: not elsewhere"
+    assert all(reply.failure.retryable for reply in replies), "the next run may ask"

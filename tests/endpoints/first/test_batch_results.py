@@ -156,9 +156,11 @@ async def test_what_cannot_be_read_is_not_submitted_again(gateway, opened, carri
     fake = gateway()
     endpoint = await opened(fake)
     carrier.damage = damage
-    for _ in range(2):
+    for is_again in (False, True):
         replies = await send(endpoint, requests_of(5))
         assert {reply.failure.kind for reply in replies} == {"cold"}
+        assert {reply.may_cost for reply in replies} == {not is_again}
+        assert {reply.tries for reply in replies} == {int(not is_again)}
         assert words in replies[0].failure.message
         assert carrier.fetched[0] in replies[0].failure.message, "where they lie"
     health = await endpoint.probe()
@@ -299,6 +301,23 @@ def test_what_never_reached_the_gateway_uses_no_budget(gateway, carrier):
     assert state["report"]["ok"] == 50
 
 
+def test_what_cannot_be_read_is_charged_as_reserved(gateway, carrier):
+    fake, items = gateway(latency=0.03), molecules(300)
+    token = fake.token()
+    carrier.damage = refused
+    live = FirstEndpoint(
+        "metis", base_url=fake.url, token=token, model="gpt-oss-120b", limits=Limits(concurrency=4)
+    )
+    with Pool([live, carrier.endpoint(fake, token=token, least=10)]) as pool:
+        graph = build(pool, task=TASK, budget=Budget(tokens=1_000_000))
+        events = list(graph.stream({"molecules": items}, stream_mode="custom"))
+    assert events[-1]["ok"] == 300
+    (batch,) = fake.record().batches
+    unconfirmed = events[-1]["cost"]["unconfirmed"]
+    assert unconfirmed["attempts"] == batch.lines
+    assert unconfirmed["tokens"] >= batch.lines * (64 + 256)
+
+
 # The gateway's silence
 
 
@@ -347,6 +366,6 @@ async def test_a_batch_that_is_not_told_of_is_given_up_after_days(gateway, opene
     monkeypatch.setattr(BatchRoutes, "status", silent)
     monkeypatch.setattr(follower, "FAILS_SECONDS", 0.2)
     (reply,) = await send(await opened(gateway()), requests_of(1))
-    assert reply.failure.kind == "transient"
-    assert "cannot be asked for" in reply.failure.message
+    assert reply.failure.kind == "permanent", "it is asked nowhere else"
+    assert "what has become of batch" in reply.failure.message
     assert reply.tries == 1, "it may have been worked on"

@@ -26,7 +26,13 @@ from langgraph_hpc_fanout.endpoints.limits import Limits
 from langgraph_hpc_fanout.endpoints.listeners import Listeners
 from langgraph_hpc_fanout.endpoints.models import id_of
 from langgraph_hpc_fanout.endpoints.price import Price
-from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health, Listener, Sent
+from langgraph_hpc_fanout.endpoints.protocol import (
+    Bundling,
+    FateUnknownError,
+    Health,
+    Listener,
+    Sent,
+)
 from langgraph_hpc_fanout.endpoints.tags import Tags, as_tags
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
@@ -144,9 +150,11 @@ class FirstBatchEndpoint:
         self._state = BatchState(self.name, self._gateway, self._http, poll)
         self._routes = BatchRoutes(self._gateway, self._http)
         storage = Storage(directory, upload, fetch)
-        self._submitter = Submitter(self._state, self._routes, storage, self._listeners)
-        self._follower = Follower(self._state, self._routes, storage)
         self._finder = Finder(self._state, self._routes)
+        self._submitter = Submitter(
+            self._state, self._routes, storage, self._finder, self._listeners
+        )
+        self._follower = Follower(self._state, self._routes, storage)
 
     def __repr__(self) -> str:
         where = shown(self._gateway.root)
@@ -185,6 +193,7 @@ class FirstBatchEndpoint:
             return Health(ok=False, failure=state.failure_from(error))
         except ValueError as error:
             return Health(ok=False, failure=state.cold(f"the gateway gave {error}."))
+        state.in_doubt = None
         others = [each for each in active if each.id not in self._turns.followed]
         if others:
             waits = state.cold(words_for(others))
@@ -233,6 +242,7 @@ class FirstBatchEndpoint:
         assert served is not None  # noqa: S101 - a model is served only when it was found
         if self._turns.lock.locked():
             logger.info("%s waits for another batch of this process", self.name)
+        lost = None
         try:
             async with self._turns.lock:
                 batch = await self._submitter.submit(served, requests)
@@ -243,13 +253,21 @@ class FirstBatchEndpoint:
                             yield self._elsewhere_if_too_long(requests[reply.position], reply)
                 finally:
                     self._turns.followed.discard(batch.id)
+        except FateUnknownError as unknown:
+            # No other endpoint is to be asked in this run, but the next run may ask again.
+            lost = Reply(0, failure=replace(unknown.failure, kind="permanent"), may_cost=True)
         except TroubleError as trouble:
-            failure, tries = trouble.failure, int(trouble.may_cost)
+            failure, may_cost = trouble.failure, trouble.may_cost
             delay = self._state.brought_nothing() if failure.kind == "transient" else None
-            for position in range(len(requests)):
-                yield Reply(position, failure=failure, retry_after=delay, tries=tries)
-                if position % AT_ONCE == 0:
-                    await asyncio.sleep(0)
+            lost = Reply(
+                0, failure=failure, retry_after=delay, tries=int(may_cost), may_cost=may_cost
+            )
+        if lost is None:
+            return
+        for position in range(len(requests)):
+            yield replace(lost, position=position)
+            if position % AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _elsewhere_if_too_long(self, request: Request, reply: Reply) -> Reply:
         """Let what is too long for a batch be asked elsewhere, and fail only when it comes back.
@@ -288,9 +306,12 @@ class FirstBatchEndpoint:
             without the prompt, which is not known here.
 
         Raises:
-            FateUnknownError: If the gateway does not tell whether a batch was submitted.
+            FateUnknownError: If a batch may be under way or paid for, and its answers cannot be
+                had: nobody tells whether it was submitted or what has become of it, the token is
+                refused, the endpoint was closed, or its results cannot be read.
         """
         await self.open()
+        unreadable = None
         for each in sent:
             if (batch := await self._finder.find(each)) is None:
                 logger.info("%s: %s was never submitted", self.name, each.task_group_id)
@@ -302,4 +323,12 @@ class FirstBatchEndpoint:
                         if self._elsewhere_if_too_long(request, reply).failure is None:
                             yield request.key, reply
                 except TroubleError as trouble:
-                    logger.warning("%s", trouble)
+                    if trouble.is_over:
+                        logger.warning("%s", trouble)
+                    elif trouble.failure is self._state.unusable:  # others may be readable
+                        unreadable = replace(trouble.failure, kind="transient")
+                    else:
+                        why = self._follower.unknown(batch, trouble.failure.message)
+                        raise FateUnknownError(why) from trouble
+        if unreadable is not None:
+            raise FateUnknownError(unreadable)

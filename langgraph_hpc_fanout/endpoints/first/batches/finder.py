@@ -1,4 +1,4 @@
-"""A batch of an earlier process, found again in the gateway's list by its file's name."""
+"""A batch whose id is not known, found in the gateway's list by its file's name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST_TRIES = 20
 
 
 class Finder:
-    """Finds batches of earlier processes.
+    """Finds batches of earlier processes, and those of ours whose submit had no answer.
 
     Args:
         state: How the endpoint stands.
@@ -46,7 +46,7 @@ class Finder:
         """
         wait = min(_UNLISTED_SECONDS, self._state.poll)
         while True:
-            for each in await self._listed(sent):
+            for each in await self.listed(sent):
                 if each.file_name == name_of(sent.task_id):
                     requests = [Request(key, None, {}) for key in sent.keys]
                     return Batch(sent.task_id, each.id, requests, sent.at)
@@ -54,8 +54,11 @@ class Finder:
                 return None
             await self._nap(sent)
 
-    async def _listed(self, sent: Sent) -> tuple[Listed, ...]:
+    async def listed(self, sent: Sent) -> tuple[Listed, ...]:
         """The user's batches, asked for until they are told.
+
+        Args:
+            sent: The batch that is looked for.
 
         Raises:
             FateUnknownError: If they are not told, time and again.
@@ -97,8 +100,4 @@ class Finder:
             raise FateUnknownError(self._unknown(sent, trouble.failure.message)) from trouble
 
     def _unknown(self, sent: Sent, why: str) -> Failure:
-        return self._state.transient(
-            f"whether the batch of {sent.task_group_id} was submitted is unknown: {why} Nothing of "
-            "it is asked again, for that may pay twice; start the same program again once the "
-            "gateway is well."
-        )
+        return self._state.unknown(f"whether the batch of {sent.task_group_id} was submitted", why)

@@ -18,7 +18,7 @@ from langgraph_hpc_fanout.endpoints.first.batches.results import (
     read_ended,
     read_replies,
 )
-from langgraph_hpc_fanout.endpoints.first.batches.routes import BatchRoutes, read_status
+from langgraph_hpc_fanout.endpoints.first.batches.routes import BatchRoutes, code_of, read_status
 from langgraph_hpc_fanout.endpoints.first.batches.state import (
     TRIES,
     Batch,
@@ -30,6 +30,7 @@ from langgraph_hpc_fanout.endpoints.first.batches.submitter import say_it_goes_o
 from langgraph_hpc_fanout.endpoints.first.batches.turns import pause_after
 from langgraph_hpc_fanout.endpoints.first.faults import fault_of
 from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS, Answer
+from langgraph_hpc_fanout.endpoints.protocol import FateUnknownError
 from langgraph_hpc_fanout.records import Failure, Reply
 
 logger = logging.getLogger("langgraph_hpc_fanout")
@@ -69,6 +70,7 @@ class Follower:
 
         Raises:
             TroubleError: If it has brought nothing.
+            FateUnknownError: If nobody tells what has become of it.
         """
         is_over = False
         try:
@@ -94,7 +96,8 @@ class Follower:
             None of one that has failed.
 
         Raises:
-            TroubleError: If it cannot be asked for any more.
+            TroubleError: If the token is refused.
+            FateUnknownError: If it cannot be asked for any more.
         """
         status = await self._status_at_end(batch, soon=soon)
         answer = await self._insist(lambda: self._routes.result(batch.id), batch)
@@ -114,7 +117,7 @@ class Follower:
             elapsed = max(0.0, time.time() - batch.at)
             if not soon:
                 pause = pause_after(elapsed, self._state.poll, self._rng.random())
-                await self._state.nap(pause)
+                await self._nap(pause, batch)
             soon = False
             answer = await self._insist(lambda: self._routes.status(batch.id), batch)
             if answer.status != 200:
@@ -129,26 +132,43 @@ class Follower:
         """Ask until there is an answer that says something of the batch.
 
         Raises:
-            TroubleError: If the token is refused, or there is none for 7 days.
+            TroubleError: If the token is refused, time and again: one refusal may be a stray.
+            FateUnknownError: If there is none for 7 days.
         """
-        began = time.monotonic()
+        began, refused = time.monotonic(), 0
         for tries in itertools.count(1):
             try:
                 answer = await ask()
             except EXCHANGE_ERRORS as error:
                 failure = self._state.failure_from(error)
             else:
-                if answer.status in (200, 400, 403, 404):
+                if _says_something(answer):
                     return answer
                 failure = self._state.failure_of(answer)
-            if failure.kind == "auth":
+            refused = refused + 1 if failure.kind == "auth" else 0
+            if refused == TRIES:
                 raise TroubleError(failure)
             message = f"batch {batch.id} cannot be asked for: {failure.message}"
             logger.log(logging.WARNING if tries == TRIES else logging.DEBUG, "%s", message)
             if time.monotonic() > began + FAILS_SECONDS:
-                raise TroubleError(self._state.transient(message))
-            await self._state.nap(self._state.poll * (0.9 + 0.2 * self._rng.random()))
+                raise FateUnknownError(self.unknown(batch, failure.message))
+            await self._nap(self._state.poll * (0.9 + 0.2 * self._rng.random()), batch)
         raise AssertionError("it counts for ever")
+
+    async def _nap(self, seconds: float, batch: Batch) -> None:
+        """Wait for the next look.
+
+        Raises:
+            FateUnknownError: If the endpoint is closed meanwhile.
+        """
+        try:
+            await self._state.nap(seconds)
+        except TroubleError as trouble:
+            raise FateUnknownError(self.unknown(batch, trouble.failure.message)) from trouble
+
+    def unknown(self, batch: Batch, why: str) -> Failure:
+        """Why requests of a batch fail when nobody tells what has become of it."""
+        return self._state.unknown(f"what has become of batch {batch.id}", why)
 
     # -- its results ----------------------------------------------------------------------
 
@@ -179,7 +199,7 @@ class Follower:
         if found.is_answered:
             self._state.brought_answers()
         elif ended is None:
-            raise TroubleError(lost)
+            raise TroubleError(lost, is_over=True)
         else:
             delay = self._state.brought_nothing()
         for number, reply in enumerate(found.rest(lost)):
@@ -204,7 +224,7 @@ class Follower:
         for pause in (0.0, *_READ_AGAIN):
             if pause:
                 self._say_late(batch, ended, why, is_first=pause == _READ_AGAIN[0])
-                await self._state.nap(pause * self._state.poll)
+                await self._nap(pause * self._state.poll, batch)
             try:
                 path = await self._storage.get(ended.results_file)
                 async with aclosing(_read([path], found)) as answers:
@@ -249,6 +269,17 @@ class Follower:
             logger.warning(
                 "%s: what batch %s has left cannot be read: %s", self._state.name, batch.id, error
             )
+
+
+def _says_something(answer: Answer) -> bool:
+    """Whether an answer says something of a batch.
+
+    A proxy's page, a route that is gone for a moment and a refused login say nothing.
+    """
+    if answer.status in (403, 404):
+        has_code = bool(code_of(answer.raw))
+        return has_code and not fault_of(answer.status, answer.raw).login
+    return answer.status in (200, 400)
 
 
 async def _read(paths: Sequence[Path], found: Reconciler) -> AsyncGenerator[Reply, None]:

@@ -23,12 +23,14 @@ class TroubleError(Exception):
     Attributes:
         failure: Why.
         may_cost: Whether the gateway has the batch, or may have it.
+        is_over: Whether it is known to have failed, so that it may be asked again.
     """
 
-    def __init__(self, failure: Failure, *, may_cost: bool = True) -> None:
+    def __init__(self, failure: Failure, *, may_cost: bool = True, is_over: bool = False) -> None:
         super().__init__(failure.message)
         self.failure = failure
         self.may_cost = may_cost
+        self.is_over = is_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class BatchState:
     Attributes:
         unusable: Why it can send nothing any more, until it is closed.
         not_ready: Why the last submit was refused, where only another submit tells more.
+        in_doubt: Why nobody knows whether the last was submitted; until the gateway tells of
+            batches again, each might be as unknown as that.
     """
 
     def __init__(self, name: str, gateway: Gateway, client: HttpClient, poll: float) -> None:
@@ -67,6 +71,7 @@ class BatchState:
         self.poll = poll
         self.unusable: Failure | None = None
         self.not_ready: Failure | None = None
+        self.in_doubt: Failure | None = None
         self._gateway = gateway
         self._client = client
         self._failed_in_a_row = 0
@@ -82,7 +87,7 @@ class BatchState:
     def close(self) -> None:
         """End all pauses; what stood in the way may be otherwise when it is opened again."""
         closing, self._closing = self._closing, None
-        self.unusable = self.not_ready = None
+        self.unusable = self.not_ready = self.in_doubt = None
         if closing is not None and self._loop is asyncio.get_running_loop():
             closing.set()
 
@@ -125,6 +130,13 @@ class BatchState:
     def transient(self, message: str) -> Failure:
         """It may be otherwise the next time."""
         return self._client.failure("transient", f"{self.name}: {message}")
+
+    def unknown(self, what: str, why: str) -> Failure:
+        """Nobody tells what has become of a batch."""
+        return self.transient(
+            f"{what} is unknown: {why} Nothing of it is asked again, for that may pay twice; "
+            "start the same program again once the gateway is well."
+        )
 
     def failure_from(self, error: Exception) -> Failure:
         """What an exchange that ended without an answer means."""

@@ -9,7 +9,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
+from langgraph_hpc_fanout.endpoints.credentials import CredentialError
 from langgraph_hpc_fanout.endpoints.first.batches.file import name_of
+from langgraph_hpc_fanout.endpoints.first.batches.finder import Finder
 from langgraph_hpc_fanout.endpoints.first.batches.routes import (
     BatchRoutes,
     Listed,
@@ -27,7 +29,7 @@ from langgraph_hpc_fanout.endpoints.first.batches.storage import Storage
 from langgraph_hpc_fanout.endpoints.first.catalogue import Served
 from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS
 from langgraph_hpc_fanout.endpoints.listeners import Listeners
-from langgraph_hpc_fanout.endpoints.protocol import Sent
+from langgraph_hpc_fanout.endpoints.protocol import FateUnknownError, Sent
 from langgraph_hpc_fanout.records import Failure, Request
 
 logger = logging.getLogger("langgraph_hpc_fanout")
@@ -42,15 +44,22 @@ class Submitter:
         state: How the endpoint stands.
         routes: The gateway's.
         storage: Where files are.
+        finder: Finds what may have been submitted.
         listeners: Who is told of a batch before it is submitted.
     """
 
     def __init__(
-        self, state: BatchState, routes: BatchRoutes, storage: Storage, listeners: Listeners
+        self,
+        state: BatchState,
+        routes: BatchRoutes,
+        storage: Storage,
+        finder: Finder,
+        listeners: Listeners,
     ) -> None:
         self._state = state
         self._routes = routes
         self._storage = storage
+        self._finder = finder
         self._listeners = listeners
 
     async def submit(self, served: Served, requests: Sequence[Request]) -> Batch:
@@ -61,18 +70,22 @@ class Submitter:
 
         Raises:
             TroubleError: If the gateway has not taken it.
+            FateUnknownError: If nobody tells whether it has.
         """
-        if self._state.unusable is not None:
-            raise TroubleError(self._state.unusable, may_cost=False)
+        if (why := self._state.unusable or self._state.in_doubt) is not None:
+            raise TroubleError(why, may_cost=False)
         name = uuid.uuid4().hex[:16]
         path = await self._place(name, served, requests)
         at = time.time()
         sent = Sent(name, path, tuple(request.key for request in requests), at)
         await asyncio.to_thread(self._listeners.tell, [sent])
         try:
-            batch_id = await self._post(name, served, path)
+            batch_id = await self._post(sent, served)
         except TroubleError:
             await self._storage.clear(name)
+            raise
+        except FateUnknownError as unknown:  # a batch may read the file, so it stays
+            self._state.in_doubt = replace(unknown.failure, kind="cold")
             raise
         except asyncio.CancelledError:
             say_it_goes_on(self._state.name, f"{name_of(name)}, if it was submitted,")
@@ -102,13 +115,14 @@ class Submitter:
             message = f"the file of a batch cannot be carried to the cluster: {error!r}."
             raise TroubleError(self._state.transient(message), may_cost=False) from error
 
-    async def _post(self, name: str, served: Served, path: str) -> str:
+    async def _post(self, sent: Sent, served: Served) -> str:
         """Submit a batch; returns its id.
 
         Raises:
             TroubleError: If the gateway has not taken it.
+            FateUnknownError: If nobody tells whether it has.
         """
-        may_cost = False
+        path, may_cost = sent.task_group_id, False
         for tries in range(1, TRIES + 1):
             code = ""
             try:
@@ -119,13 +133,16 @@ class Submitter:
                 may_cost |= _may_be_taken(answer.status)
             except EXCHANGE_ERRORS as error:
                 failure = self._state.failure_from(error)
-                may_cost |= failure.kind not in ("cold", "auth")  # else nobody was reached
+                may_cost |= _may_have_come(error, failure)
             except ValueError as error:
                 failure = self._state.transient(f"its batch was answered with {error}.")
                 may_cost = True
-            listed = await self._listed()
+            # What may have been taken is not submitted again before the list has told.
+            listed = await (self._finder.listed(sent) if may_cost else self._listed())
             for each in listed:
-                if each.file_name == name_of(name):  # it was taken, whatever the answer says
+                if each.file_name == name_of(
+                    sent.task_id
+                ):  # it was taken, whatever the answer says
                     return each.id
             failure = self._meant(failure, code, listed)
             if failure.kind == "auth" or failure is self._state.unusable or tries == TRIES:
@@ -145,7 +162,7 @@ class Submitter:
         return self._state.give_up(failure) if failure.kind == "permanent" else failure
 
     async def _listed(self) -> tuple[Listed, ...]:
-        """The user's batches; nothing when that cannot be told now."""
+        """The user's batches, to say which is waited for; nothing when that cannot be told now."""
         try:
             answer = await self._routes.listed()
             return read_list(answer.raw) if answer.status == 200 else ()
@@ -170,6 +187,11 @@ def say_it_goes_on(endpoint: str, batch: str) -> None:
         endpoint,
         batch,
     )
+
+
+def _may_have_come(error: Exception, failure: Failure) -> bool:
+    """Whether a submit that ended so may have reached the gateway: not without token and server."""
+    return not isinstance(error, CredentialError) and failure.kind not in ("cold", "permanent")
 
 
 def _may_be_taken(status: int) -> bool:
