@@ -349,6 +349,20 @@ async def test_only_what_was_surely_not_submitted_costs_nothing(
     assert reply.tries == tries
 
 
+async def test_a_directory_that_only_this_machine_sees_costs_one_batch(gateway, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").mkdir()
+    fake = gateway(files=tmp_path / "there")
+    endpoint = batch_over(fake, tmp_path / "here")
+    await endpoint.open()
+    assert (await endpoint.probe()).ok
+    (reply,) = await send(endpoint, requests_of(1))
+    assert reply.failure.kind == "cold"
+    assert "Give a directory= that this machine and the cluster both see" in reply.failure.message
+    assert not (await endpoint.probe()).ok
+    await endpoint.close()
+
+
 async def test_a_directory_that_cannot_be_written_is_told(gateway, tmp_path):
     (tmp_path / "file").touch()
     fake = gateway()
@@ -358,6 +372,7 @@ async def test_a_directory_that_cannot_be_written_is_told(gateway, tmp_path):
     (reply,) = await send(endpoint, requests_of(1))
     assert reply.failure.kind == "cold"
     assert "Not a directory" in reply.failure.message
+    assert "directory= must be there" in reply.failure.message
     assert reply.tries == 0
     assert not (await endpoint.probe()).ok
     await endpoint.close()

@@ -75,7 +75,7 @@ def reconciled(lines, count, seconds=None):
 @repeatable
 @given(given_bodies=st.lists(bodies, max_size=5))
 def test_a_file_holds_what_is_asked(tmp_path_factory, given_bodies):
-    path = tmp_path_factory.mktemp("batch") / "there" / name_of(BATCH)
+    path = tmp_path_factory.mktemp("batch") / name_of(BATCH)
     asked = [Request(f"k{number}", "m", body) for number, body in enumerate(given_bodies)]
     write_file(path, BATCH, asked, "org/m")
     lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]

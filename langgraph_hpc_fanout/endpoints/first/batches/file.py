@@ -67,7 +67,7 @@ def write_file(path: Path, batch: str, requests: Iterable[Request], served: str)
     """Write a batch's file, which appears whole or not at all. Blocks.
 
     Args:
-        path: Of the file; its directory is made if need be.
+        path: Of the file.
         batch: Name of the batch.
         requests: Its requests, in the order of their positions.
         served: The id of their model.
@@ -75,7 +75,6 @@ def write_file(path: Path, batch: str, requests: Iterable[Request], served: str)
     Raises:
         OSError: If it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, path.with_name(f"{path.name}.{os.getpid()}.draft")) as file:
         for position, request in enumerate(requests):
             file.write(line_of(id_of_line(batch, position), request, served))

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
+from langgraph_hpc_fanout.endpoints.first.batches.file import name_of
 from langgraph_hpc_fanout.endpoints.first.batches.results import (
     Ended,
     Reconciler,
@@ -35,6 +36,11 @@ from langgraph_hpc_fanout.records import Failure, Reply
 
 logger = logging.getLogger("langgraph_hpc_fanout")
 
+_UNSEEN = ("No such file or directory", "Permission denied")
+_HOW_TO_BE_SEEN = (
+    "Give a directory= that this machine and the cluster both see and that its service may read, "
+    "or upload= and fetch=."
+)
 FAILS_SECONDS = 7 * 86_400.0
 """After which an unfinished batch counts as failed (FIRST main 329c0cd)."""
 AT_ONCE = 512
@@ -108,8 +114,11 @@ class Follower:
                 return self._state.transient(f"batch {batch.id} ended with {error}."), None
             message = f"batch {batch.id} has no line for it in {ended.results_file}."
             return self._state.transient(message), ended
-        why = fault_of(answer.status, answer.raw).message
-        return self._state.transient(f"batch {batch.id} {status}: {why}"), None
+        message = f"batch {batch.id} {status}: {fault_of(answer.status, answer.raw).message}"
+        if name_of(batch.name) in message and any(each in message for each in _UNSEEN):
+            unseen = self._state.cold(f"{message.rstrip('.')}. {_HOW_TO_BE_SEEN}")
+            return self._state.give_up(unseen), None
+        return self._state.transient(message), None
 
     async def _status_at_end(self, batch: Batch, *, soon: bool) -> str:
         """Ask for a batch's status until it has ended; returns the last."""

@@ -88,6 +88,8 @@ class Storage:
             OSError: If it cannot be written.
         """
         path = self._directory / name_of(batch)
+        if self._upload is not None:  # else one that is not there is none that the cluster sees
+            await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
         await asyncio.to_thread(write_file, path, batch, requests, served)
         return path
 

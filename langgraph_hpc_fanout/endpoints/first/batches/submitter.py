@@ -107,7 +107,9 @@ class Submitter:
         try:
             here = await self._storage.write(name, requests, served.model)
         except OSError as error:
-            failure = self._state.cold(f"the file of a batch cannot be written: {error}.")
+            failure = self._state.cold(
+                f"the file of a batch cannot be written: {error}. directory= must be there."
+            )
             raise TroubleError(self._state.give_up(failure), may_cost=False) from error
         try:
             return await self._storage.carry(here)
