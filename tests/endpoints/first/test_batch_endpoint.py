@@ -13,7 +13,6 @@ from batches import (
     GPT,
     QUICK,
     batch_over,
-    gateway_over,
     is_right,
     requests_of,
     send,
@@ -27,20 +26,6 @@ from langgraph_hpc_fanout.testing.conformance import EndpointConformance
 from langgraph_hpc_fanout.testing.first import ColdStart, Fault
 
 LONG = ColdStart(queued=1e5, starting=0.0)
-
-
-@pytest.fixture
-def gateway(tmp_path):
-    """Makes gateways, and stops them."""
-    fakes = []
-
-    def make(**settings):
-        fakes.append(gateway_over(tmp_path, **settings).start())
-        return fakes[-1]
-
-    yield make
-    for fake in fakes:
-        fake.stop()
 
 
 @pytest.fixture

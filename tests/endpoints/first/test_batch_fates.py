@@ -6,7 +6,7 @@ import asyncio
 import itertools
 
 import pytest
-from batches import GPT, batch_over, gateway_over, is_right, requests_of, send
+from batches import GPT, batch_over, is_right, requests_of, send
 from graphs import build, molecules, right_answers
 
 from langgraph_hpc_fanout import FunctionEndpoint, Journal, Limits, Pool, Prompt
@@ -38,20 +38,6 @@ STRAYS = {
     "404 route": NO_ROUTE,
 }
 stray = pytest.mark.parametrize("answer", STRAYS.values(), ids=STRAYS)
-
-
-@pytest.fixture
-def gateway(tmp_path):
-    """Makes gateways, and stops them."""
-    fakes = []
-
-    def make(**settings):
-        fakes.append(gateway_over(tmp_path, **settings).start())
-        return fakes[-1]
-
-    yield make
-    for fake in fakes:
-        fake.stop()
 
 
 @pytest.fixture

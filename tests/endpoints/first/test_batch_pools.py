@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from batches import AT_ONCE, GPT, QUICK, batch_over, gateway_over
+from batches import AT_ONCE, GPT, QUICK, batch_over
 from graphs import build, molecules, right_answers
 
 from langgraph_hpc_fanout import (
@@ -31,20 +31,6 @@ from langgraph_hpc_fanout.testing.first import ColdStart, Fault
 
 TASK = Prompt("Is {smiles} soluble?", max_tokens=64)
 HERE = Path(__file__).parent
-
-
-@pytest.fixture
-def gateway(tmp_path):
-    """Makes gateways, and stops them."""
-    fakes = []
-
-    def make(**settings):
-        fakes.append(gateway_over(tmp_path, **settings).start())
-        return fakes[-1]
-
-    yield make
-    for fake in fakes:
-        fake.stop()
 
 
 def asked(fake, tmp_path):

@@ -10,7 +10,7 @@ import sys
 import threading
 
 import pytest
-from batches import batch_over, gateway_over, is_right, requests_of, send
+from batches import batch_over, is_right, requests_of, send
 from graphs import build, molecules, right_answers
 
 from langgraph_hpc_fanout import Budget, FanOutError, Journal, Limits, Pool, Prompt
@@ -22,20 +22,6 @@ from langgraph_hpc_fanout.endpoints.http import Answer
 from langgraph_hpc_fanout.testing.first import ColdStart, Fault
 
 TASK = Prompt("Is {smiles} soluble?", max_tokens=64)
-
-
-@pytest.fixture
-def gateway(tmp_path):
-    """Makes gateways, and stops them."""
-    fakes = []
-
-    def make(**settings):
-        fakes.append(gateway_over(tmp_path, **settings).start())
-        return fakes[-1]
-
-    yield make
-    for fake in fakes:
-        fake.stop()
 
 
 class Carrier:
