@@ -147,6 +147,5 @@ class BatchState:
         fault = fault_of(answer.status, answer.raw, answer.retry_after)
         message = f"{self.name} answered {answer.status}: {fault.message}"
         if fault.login:
-            credentials = self._gateway.credentials
-            message += f" It was asked with {credentials.describe()}; {credentials.remedy()}"
+            message = f"{message.rstrip('.')}. {self._gateway.remedy()}"
         return self._client.failure(fault.kind, message, answer.status)
