@@ -59,7 +59,7 @@ _HOMES = {
     "Failure": "records",
     "FanOutError": "records",
     "FanOutNode": "nodes.fan_out",
-    "FirstBatchEndpoint": "endpoints.first.batch",
+    "FirstBatchEndpoint": "endpoints.first.batches.endpoint",
     "FirstEndpoint": "endpoints.first.endpoint",
     "FunctionEndpoint": "endpoints.function",
     "GlobusComputeEndpoint": "endpoints.globus_compute.endpoint",

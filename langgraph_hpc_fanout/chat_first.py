@@ -66,6 +66,8 @@ class ChatFIRST(PoolChatModel):
         if not isinstance(given, dict) or given.get("pool") is not None:
             return given
         said = {_ALIASES.get(name, name): value for name, value in given.items()}
+        if "cluster" in said:
+            raise ValueError("ChatFIRST takes clusters=[...], one or more, and no cluster=.")
         model = said.get("model_name") or os.environ.get("FIRST_MODEL")
         if not model:
             raise ValueError("ChatFIRST(model=...) names no model, and FIRST_MODEL is not set.")

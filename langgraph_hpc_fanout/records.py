@@ -135,8 +135,11 @@ class Reply:
         retry_after: Seconds the server asks to wait before the next try.
         seconds: How long the request itself took, where it was worked on in company and
             somewhere else; None when the dispatcher's own clock tells.
-        tries: How often it was sent to a model on the way, retries on the node included.
+        tries: How often it was sent to a model on the way, retries on the node included; 0 if
+            it never left, so that it has cost nothing.
         work: Of the bundle that brought it, where bundles may wait before they are worked on.
+        may_cost: Whether a model may have worked on it though its failure reads as a refusal, such
+            as `cold`; it is then charged as reserved.
     """
 
     position: int
@@ -147,6 +150,7 @@ class Reply:
     seconds: float | None = None
     tries: int = 1
     work: Work | None = None
+    may_cost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

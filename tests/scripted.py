@@ -69,8 +69,9 @@ class Scripted:
     """An endpoint that takes its time and answers by a script.
 
     `latency` is a number or a function of the call. `script` is a function of the call that
-    returns None for a good answer, a failure kind, a reply, an exception to raise, or "hang",
-    "end" (no reply, no more replies), "twice" or "elsewhere" (a position that is none).
+    returns None for a good answer, a failure kind, a reply, an exception to raise, or "hang"
+    (until `thawed` is set, if ever, and the script says something else), "end" (no reply, no more
+    replies), "twice" or "elsewhere" (a position that is none).
     `probe` is a function of the probe's number that returns a bool, a failure, a health or an
     exception.
     """
@@ -99,6 +100,7 @@ class Scripted:
         self.uses = uses
         self.calls = []
         self.bundles = []
+        self.thawed = asyncio.Event()
         self.in_flight = self.peak = 0
         self.opened = self.closed = 0
         self.probes = []
@@ -149,9 +151,8 @@ class Scripted:
                 if ends[position] > now():
                     await asyncio.sleep(ends[position] - now())
                 call = calls[position]
-                said = self.script(call)
-                if said == "hang":
-                    await asyncio.Event().wait()
+                while (said := self.script(call)) == "hang":
+                    await self.thawed.wait()
                 call.end = now()
                 self.in_flight -= 1
                 if isinstance(said, BaseException):

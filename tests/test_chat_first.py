@@ -91,6 +91,11 @@ def test_a_model_is_named(monkeypatch, settings):
         ChatFIRST(**settings)
 
 
+def test_clusters_are_several():
+    with pytest.raises(ValueError, match="takes clusters="):
+        ChatFIRST(model="gpt-oss-120b", cluster="sophia")
+
+
 @pytest.mark.parametrize("name", ["organization", "default_headers"])
 def test_what_does_not_belong_to_the_gateway_is_refused(settings, name):
     value = {"a": "b"} if "headers" in name else "x"

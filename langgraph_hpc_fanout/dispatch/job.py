@@ -476,7 +476,8 @@ class Job:
     def _next_again(self, lane: Lane) -> Ticket | None:
         if self._again:
             for ticket in itertools.islice(self._again, _SCAN):
-                if lane not in ticket.avoid:
+                # A second request that waited for a bundle of many would not be the first back.
+                if lane not in ticket.avoid and not (ticket.twin and lane.is_bulk):
                     return ticket
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _INSTANT = 0.001
 """Seconds under which a send may not have waited at all; then others get a turn first."""
+logger = logging.getLogger("langgraph_hpc_fanout")
+
 _REFUSALS = 3
 """Refusals in a row that pause a wide lane. One among answers is a stray, or a gateway's share
 for somebody else, and holds up only the request that met it."""
@@ -56,6 +59,7 @@ class Lane:
         self.width = Width(endpoint, lambda: self.in_flight)
         self.is_bulk = endpoint.bundling.least > 1
         self.account = Account(endpoint)
+        self._told = ""
         self._scheduler = scheduler
         self._loop = asyncio.get_running_loop()
         self._shared = share(endpoint)
@@ -236,6 +240,9 @@ class Lane:
                 await asyncio.sleep(_LOOK_SECONDS)
             else:
                 break
+        if taken and not self._pulls:  # it leaves, and a bundle may take hours
+            self._scheduler.take_back(taken, self)
+            return []
         return taken
 
     async def _take_gated(self, gate: Gate) -> list[tuple[Job, Ticket]]:
@@ -379,6 +386,7 @@ class Lane:
             return
         if self.state is State.DEAD:
             self._give_back()
+            self._tell_who_can_mend_it()
             self._scheduler.lane_changed()
         if (not wait or self._scheduler.busy) and self._prober is None:
             self._begin_probing(wait)
@@ -425,6 +433,13 @@ class Lane:
             bundle.lost = lost
             bundle.cancel(now)
 
+    def _tell_who_can_mend_it(self) -> None:
+        """Say once why it is left alone, where waiting will not help: others may do its work."""
+        failure = self.failure
+        if failure is not None and not failure.retryable and failure.message != self._told:
+            self._told = failure.message
+            logger.warning("Left alone: %s", failure.message)
+
     @property
     def _is_awaited(self) -> bool:
         """Whether somebody waits to see it well."""
@@ -453,6 +468,7 @@ class Lane:
                 if wait is not None and self.state in (State.DEAD, State.STARTING):
                     if self.state is State.DEAD:
                         self._give_back()
+                        self._tell_who_can_mend_it()
                     self._scheduler.lane_changed()
                     if not self._is_awaited:
                         return

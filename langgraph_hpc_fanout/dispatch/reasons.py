@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS
@@ -47,6 +47,12 @@ def explain(failures: Sequence[Failure], model: str | None) -> str:
     if model is not None and any(not failure.retryable for failure in failures):
         return f"No endpoint serves model {model!r}: {reasons}"
     return f"No endpoint can be used: {reasons}"
+
+
+def denied(lanes: Iterable[Lane]) -> list[Failure]:
+    """Tokens that were refused."""
+    failures = [lane.failure for lane in lanes]
+    return [failure for failure in failures if failure is not None and failure.kind == "auth"]
 
 
 def why_not(lane: Lane) -> Failure:

@@ -18,16 +18,18 @@ from langgraph_hpc_fanout.dispatch.job import Job, Ticket
 from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.pacing.gate import SharedRates
 from langgraph_hpc_fanout.dispatch.policy import Policy
-from langgraph_hpc_fanout.dispatch.reasons import NoEndpointError, explain, in_short, why_not
+from langgraph_hpc_fanout.dispatch.prospects import Prospects
+from langgraph_hpc_fanout.dispatch.reasons import why_not
+from langgraph_hpc_fanout.dispatch.resolving import Resolver
 from langgraph_hpc_fanout.dispatch.retry import RetryBudget
-from langgraph_hpc_fanout.endpoints.protocol import FUNCTIONS, Action, Bundling, Endpoint
-from langgraph_hpc_fanout.endpoints.tags import are_admitted
+from langgraph_hpc_fanout.endpoints.protocol import Action, Bundling, Endpoint
 from langgraph_hpc_fanout.records import Failure, Reply
 
 logger = logging.getLogger("langgraph_hpc_fanout")
 
-_SERVING = frozenset({State.HOT, State.STARTING})
-"""Of what lanes in these states serve, one may ask for it now, if only to wait."""
+
+_EARLY = 0.001
+"""Seconds by which uvloop's timers may ring early: what is left then is no time for another try."""
 
 
 class Scheduler:
@@ -53,20 +55,22 @@ class Scheduler:
         self.loop = asyncio.get_running_loop()
         self.shared_rates = SharedRates(self.loop)
         self.lanes = [Lane(endpoint, self) for endpoint in endpoints]
+        self._gathering = [lane for lane in self.lanes if lane.is_bulk]  # few, among thousands
         self._rng = rng or random.Random()
         self._policy = policy
         self.idle = IdleLanes(self._rng)
         self.cashier = Cashier(budget, self)
         self.when_busy: Callable[[], object] | None = None  # called when a job comes
+        self.when_joining: list[Callable[[Lane], object]] = []  # called before the lane may send
         self._jobs: list[Job] = []
         self._turns = 0.0
         self._timer: tuple[float, asyncio.Handle] | None = None
-        self._changed = asyncio.Event()
+        self._resolver = Resolver(self.lanes)
         self._estimates = Estimates()
         self._hedging = Hedging(policy.hedging, self._estimates, self.idle, self._jobs)
-        self._resolving = 0
         self._is_closed = False
         self._leaving: dict[asyncio.Task[None], Lane] = {}
+        self._prospects = Prospects(self.lanes, self._leaving, policy.absence, self.abort)
 
     @property
     def busy(self) -> bool:
@@ -76,7 +80,7 @@ class Scheduler:
     @property
     def is_wanted(self) -> bool:
         """Whether any job is open, or somebody waits to know whom to ask."""
-        return bool(self._jobs) or self._resolving > 0
+        return bool(self._jobs) or self._resolver.waiting > 0
 
     # -- jobs ---------------------------------------------------------------------------
 
@@ -94,59 +98,7 @@ class Scheduler:
             NoEndpointError: If no endpoint serves it, or several models are served and none was
                 named. The message says why for each endpoint.
         """
-        wish = frozenset(require), frozenset(forbid)
-        for lane in self._admitted(*wish):
-            lane.start()
-        while True:
-            lanes = self._admitted(*wish)  # some may have joined or left
-            if denied := _denied(lanes):
-                raise NoEndpointError(explain(denied, model), "auth")
-            states = {lane.state for lane in lanes}
-            served = {name for lane in lanes if lane.state in _SERVING for name in lane.serves}
-            if model is None:
-                served.discard(FUNCTIONS)
-            if model is not None and model in served:
-                return model
-            if not states & {State.COLD, State.PROBING, State.STARTING, State.EJECTED}:
-                break
-            if model is None and served and State.COLD not in states:
-                break
-            self._changed.clear()
-            self._resolving += 1
-            try:
-                await self._changed.wait()
-            finally:
-                self._resolving -= 1
-        if model is None and len(served) == 1:
-            return served.pop()
-        if model is None and served:
-            raise NoEndpointError(
-                f"The pool serves several models ({self._who_serves_what()}); say which one is "
-                "meant with model=..., or have endpoints that serve the same model call it by "
-                "the same name.",
-                "permanent",
-            )
-        raise NoEndpointError(explain([why_not(lane) for lane in lanes], model))
-
-    def _admitted(self, require: frozenset[str], forbid: frozenset[str]) -> list[Lane]:
-        """The lanes that these tags leave.
-
-        Raises:
-            NoEndpointError: If they leave none.
-        """
-        if not self.lanes:
-            raise NoEndpointError("The pool has no endpoint left; pool.add() one.", "permanent")
-        lanes = [lane for lane in self.lanes if are_admitted(lane.tags, require, forbid)]
-        if not lanes:
-            wish = [f"requires {sorted(require)}"] * bool(require)
-            wish += [f"forbids {sorted(forbid)}"] * bool(forbid)
-            tags = "; ".join(f"{lane.name}: {sorted(lane.tags) or 'none'}" for lane in self.lanes)
-            raise NoEndpointError(
-                f"No endpoint may be asked: the task {' and '.join(wish)}, and their tags are "
-                f"{tags}. Change either.",
-                "permanent",
-            )
-        return lanes
+        return await self._resolver.resolve(model, frozenset(require), frozenset(forbid))
 
     def add(self, job: Job) -> None:
         """Let lanes pull from a job."""
@@ -162,8 +114,8 @@ class Scheduler:
             if job.admits(lane.tags):
                 lane.start()
         self._wake_all()
-        self._check(job)
-        self._tell_what_for(job, early=self._is_early(job))
+        self._prospects.check(job)
+        self._prospects.tell_what_for(job, early=self._prospects.is_early(job))
 
     def refresh(self, job: Job) -> None:
         """A job has more to feed."""
@@ -199,7 +151,7 @@ class Scheduler:
         self._hedging.stop()
         lanes = (*self.lanes, *self._leaving.values())
         await asyncio.gather(*(lane.close() for lane in lanes), return_exceptions=True)
-        self._changed.set()
+        self._resolver.look_again()
 
     # -- lanes that come and go -----------------------------------------------------------
 
@@ -213,13 +165,17 @@ class Scheduler:
         wanted = [job for job in self._jobs if job.admits(lane.tags)]
         for job in wanted:
             lane.account.check(job)
+        for tell in tuple(self.when_joining):
+            tell(lane)
         self.lanes.append(lane)
+        if lane.is_bulk:
+            self._gathering.append(lane)
         if lane.account.price is not None:
             for job in self._jobs:
                 self.cashier.take_on(job)
-        if wanted or self._resolving:
+        if wanted or self._resolver.waiting:
             lane.start()
-        self._changed.set()
+        self._resolver.look_again()
         return lane
 
     def leave(self, lane: Lane) -> asyncio.Task[None]:
@@ -233,7 +189,8 @@ class Scheduler:
     def leave_all(self, lanes: Sequence[Lane]) -> list[asyncio.Task[None]]:
         """Let many lanes leave at once, which costs no more than letting one."""
         left = set(lanes)
-        self.lanes[:] = [lane for lane in self.lanes if lane not in left]
+        for lanes_here in (self.lanes, self._gathering):
+            lanes_here[:] = [lane for lane in lanes_here if lane not in left]
         tasks = [self._drain(lane) for lane in lanes]
         self.lane_changed()
         return tasks
@@ -267,6 +224,14 @@ class Scheduler:
                 return job, ticket
         self._hedging.watch()
         return None
+
+    def take_back(self, taken: Sequence[tuple[Job, Ticket]], lane: Lane) -> None:
+        """What a lane has taken and will not send is for any lane again."""
+        for job, ticket in reversed(taken):
+            self.cashier.give_back(job, ticket, lane)
+            if ticket.open:
+                job.untake(ticket)
+        self._wake_all()
 
     def peek(self, lane: Lane) -> tuple[Job, Ticket] | None:
         """What the lane would get now."""
@@ -340,32 +305,29 @@ class Scheduler:
         refused is known since it was, and only tickets that were kept from lanes are news to any
         but the one that has opened.
         """
-        self._changed.set()
+        self._resolver.look_again()
         is_news = False
         for job in list(self._jobs):
             is_news = job.reconsider() or is_news
-            self._check_served(job, self.loop.time())
+            self._prospects.check_served(job, self.loop.time())
             if job.waiting_for is not None or job.lost_at is not None:
-                self._tell_what_for(job, early=self._is_early(job))
+                self._prospects.tell_what_for(job, early=self._prospects.is_early(job))
         if is_news:
             self._wake_all()
+        for lane in self._gathering:
+            lane.wake()  # what it left to the one that has opened may be its own after all
 
     def lane_changed(self) -> None:
         """A lane died, is left alone or leaves: wake who waits, abort who cannot go on."""
-        self._changed.set()
+        self._resolver.look_again()
         for job in list(self._jobs):
             job.reconsider()
-            early = self._is_early(job)
+            early = self._prospects.is_early(job)
             if early:
                 job.stop_clocks()
-            self._check(job)
-            self._tell_what_for(job, early=early)
+            self._prospects.check(job)
+            self._prospects.tell_what_for(job, early=early)
         self._wake_all()  # what another lane was to have may be theirs now
-
-    def _why_nobody(self, job: Job) -> list[Failure]:
-        """Why no lane can serve a job, for each that its tags do not keep out."""
-        reasons = [why_not(lane) for lane in self.lanes if job.admits(lane.tags)]
-        return reasons or [Failure("cold", "The last endpoint that could be asked has left.")]
 
     def fault(self, lane: Lane, error: Exception) -> None:
         """A bug of ours, or of an endpoint's that nobody foresaw: no job is to hang for it."""
@@ -379,69 +341,6 @@ class Scheduler:
         """For each endpoint, why it does not serve a model that no lane serves."""
         return [why_not(lane) for lane in self.lanes]
 
-    def _who_serves_what(self) -> str:
-        served = [
-            f"{lane.name}: {', '.join(sorted(lane.serves - {FUNCTIONS}))}"
-            for lane in self.lanes
-            if lane.condition.is_hot
-        ]
-        return "; ".join(served)
-
-    def _check(self, job: Job, now: float | None = None) -> None:
-        now = self.loop.time() if now is None else now
-        # Of thousands of lanes few have a failure, and this is asked each time that one changes.
-        failing = [lane for lane in self.lanes if lane.condition.failure is not None]
-        if denied := _denied(lane for lane in failing if job.admits(lane.tags)):
-            self.abort(job, denied)
-        else:
-            self._check_served(job, now)
-
-    def _check_served(self, job: Job, now: float) -> None:
-        if self._leaving and job.in_flight:
-            pass  # it is checked again when they are gone
-        elif any(job.may_be_served_by(lane) for lane in self.lanes):
-            job.lost_at = None
-        elif not self._is_worth_waiting(job, now):
-            self.abort(job, self._why_nobody(job))
-
-    def _is_early(self, job: Job) -> bool:
-        """Whether all that can serve a job are on their way still."""
-        # Mostly somebody is there, and then one look is enough.
-        return not any(lane.condition.is_hot and job.may_use(lane) for lane in self.lanes) and any(
-            job.awaits(lane) for lane in self.lanes
-        )
-
-    def _tell_what_for(self, job: Job, *, early: bool) -> None:
-        """Put into words what a job waits for, if nobody can be asked now."""
-        job.waiting_for = None
-        if early:
-            awaited = [lane.failure for lane in self.lanes if job.awaits(lane)]
-            job.waiting_for = in_short([each for each in awaited if each is not None])
-        elif job.lost_at is not None:
-            job.waiting_for = explain(self._why_nobody(job), job.model)
-
-    def _is_worth_waiting(self, job: Job, now: float) -> bool:
-        """Whether a lane that has answered before may come back in time; they are probed."""
-        patience = self._policy.absence
-        if not any(
-            lane.state is State.DEAD and lane.condition.has_answered and job.may_use(lane)
-            for lane in self.lanes
-        ):
-            return False
-        if job.lost_at is None and patience:
-            job.lost_at = now
-            self.loop.call_at(now + patience, self._check_again, job, now + patience)
-            logger.warning(
-                "%s Waiting up to %g s for one to come back.",
-                explain(self._why_nobody(job), job.model),
-                patience,
-            )
-        return job.lost_at is not None and now < job.lost_at + patience
-
-    def _check_again(self, job: Job, when: float) -> None:
-        if job.open:
-            self._check(job, max(when, self.loop.time()))  # uvloop's timers ring a little early
-
     # -- failures -----------------------------------------------------------------------
 
     def _try_again(
@@ -449,23 +348,25 @@ class Scheduler:
     ) -> None:
         now = self.loop.time()
         _note(ticket, action, now)
-        delay = reply.retry_after
+        # Of who is not there the lane's own probes tell when to come again.
+        delay = None if action is Action.PROBE else reply.retry_after
         if delay is None:
             delay = job.retry.backoff(ticket.refusals or ticket.faults, self._rng)
         # What it says of the lane holds whatever becomes of the ticket.
         self._tell(lane, action, reply, delay)
         if not ticket.open or job.leave_to_twin(ticket):
             return  # it was the last lane, and the job is aborted; or it is asked elsewhere, too
-        if action is Action.PROBE and (lane.is_bulk or self._is_early(job)):
+        if action is Action.PROBE and (lane.is_bulk or self._prospects.is_early(job)):
             ticket.stop_clock()  # it is the bundle that was not taken, however long that lasts
         last = _last_moment(job, ticket)
-        in_time = now + delay < last or (now < last and self._may_go_elsewhere(job, ticket, lane))
+        left = last - now - _EARLY
+        in_time = delay < left or (left > 0 and self._may_go_elsewhere(job, ticket, lane))
         if ticket.faults >= job.retry.attempts or not in_time:
             self.settle(job, ticket, reply, lane, seconds)
             return
         if ticket.expiry is not None:
             ticket.expiry.cancel()
-        if action is Action.TRY_LAST and last == math.inf:
+        if action is Action.TRY_LAST and last == math.inf and not job.separate:
             job.put_last(ticket)
             self.offer(job)
             return
@@ -582,12 +483,6 @@ class Scheduler:
                 self._set_timer(now + job.retries.wait(now))
                 return
             self._offer_again(job, job.unpark(now))
-
-
-def _denied(lanes: Iterable[Lane]) -> list[Failure]:
-    """Tokens that were refused."""
-    failures = [lane.failure for lane in lanes]
-    return [failure for failure in failures if failure is not None and failure.kind == "auth"]
 
 
 def _last_moment(job: Job, ticket: Ticket) -> float:

@@ -124,9 +124,11 @@ class HttpClient:
             aiohttp.ClientError: If there is no answer; so TimeoutError and OSError.
         """
         try:
-            async with asyncio.timeout(_CONTROL_SECONDS):
+            async with asyncio.timeout(_CONTROL_SECONDS) as scope:
                 return await self.exchange(method, url, data)
         except TimeoutError as error:
+            if not scope.expired():
+                raise  # a connection that was not made has words of its own
             message = f"no answer from {shown(url)} within {_CONTROL_SECONDS:g} s"
             raise TimeoutError(message) from error
 

@@ -16,7 +16,7 @@ class Action(enum.Enum):
 
     GIVE_UP = "the item fails"
     TRY_AGAIN = "counts as an attempt; elsewhere at once, here after a backoff"
-    TRY_LAST = "counts as an attempt; anywhere, when nothing else waits"
+    TRY_LAST = "counts as an attempt; anywhere, when nothing else of the run waits"
     WAIT = "the server turned it away; costs patience, not an attempt"
     PROBE = "the server is not there (yet); the lane stops pulling and probes"
     ABORT = "the run cannot go on"
@@ -158,6 +158,18 @@ class Sent:
     at: float
 
 
+class FateUnknownError(Exception):
+    """Nobody tells whether bundles of an earlier process were accepted; see `reattach`.
+
+    Attributes:
+        failure: Why, for their requests.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
 Listener = Callable[[Sequence[Sent]], None]
 """Is told of bundles that left together, in one group of tasks at one time."""
 
@@ -184,5 +196,9 @@ class Resumable(Protocol):
         Called on the dispatch loop, once the endpoint is open. Yields a request's key and its
         reply, in any order and as they come; requests whose results are gone, or failed as a
         bundle, are not among them, and it ends when there is nothing more to wait for.
+
+        Raises:
+            FateUnknownError: If it cannot be told whether bundles were accepted: what has no
+                reply yet then fails, for to ask it again may pay for it twice.
         """
         ...

@@ -17,6 +17,7 @@ from langgraph_hpc_fanout.endpoints.first.gateway import Gateway
 from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS, Answer, shown
 from langgraph_hpc_fanout.instances.instance import InstancesError, Reading
 
+_NO_SUCH_ROUTE = 404
 _KEEP_SECONDS = 10.0
 """For how long a list is taken for new; looks are rarer."""
 
@@ -103,11 +104,12 @@ class Federation:
 
     def _refused(self, answer: Answer) -> Reading[ServingCluster]:
         fault = fault_of(answer.status, answer.raw, answer.retry_after)
-        credentials = self._gateway.credentials
-        message = credentials.redact(f"{self.name} answered {answer.status}: {fault.message}")
+        said = f"{self.name} answered {answer.status}: {fault.message}"
+        message = self._gateway.credentials.redact(said).rstrip(".")
         if fault.login:
-            asked = f"It was asked with {credentials.describe()}; {credentials.remedy()}"
-            raise InstancesError(f"{message} {asked}", "auth")
+            raise InstancesError(f"{message}. {self._gateway.remedy()}", "auth")
+        if answer.status == _NO_SUCH_ROUTE:
+            message = f"{message}; {self._gateway.whether_it_is_one()}"
         return Reading(is_complete=False, absent=message.rstrip("."))
 
 

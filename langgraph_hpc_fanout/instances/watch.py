@@ -159,7 +159,8 @@ class Watch(Generic[ListedT]):
         if not self._scheduler.lanes:
             name = self._watched.source.name
             empty = "has not answered yet" if self._looked_at == -math.inf else "lists no instance"
-            raise NoEndpointError(f"{self._watched.absent or f'{name} {empty}'}.")
+            absent = self._watched.absent or f"{name} {empty}"
+            raise NoEndpointError(absent if absent.endswith("?") else f"{absent}.")
         return await self._scheduler.resolve(model, require, forbid)
 
     def _is_final(self, error: NoEndpointError) -> bool:

@@ -119,7 +119,7 @@ class Asking:
             may_hedge=True,
         )
         self._job.paused = self._paused
-        await self._run.recover(scheduler.lanes)
+        await self._run.recover(scheduler)
         if self._run.closed:
             return
         scheduler.add(self._job)
@@ -220,8 +220,8 @@ class Asking:
         )
 
     def _take_back(self, ticket: Ticket, reply: Reply | None, endpoint: str) -> None:
-        if reply is not None and reply.body is not None:
-            if reply.usage is not None and reply.usage.estimated:
+        if reply is not None:
+            if reply.body is not None and reply.usage is not None and reply.usage.estimated:
                 # Guessed without the prompt, which nobody knew who fetched it.
                 reply = replace(reply, usage=usage_of(ticket.request, reply.body))
             ticket.attempts = reply.tries

@@ -14,10 +14,11 @@ from weakref import WeakKeyDictionary
 
 from langgraph_hpc_fanout.dispatch.health import State
 from langgraph_hpc_fanout.dispatch.lane import Lane
-from langgraph_hpc_fanout.endpoints.protocol import Resumable, Sent
+from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
+from langgraph_hpc_fanout.endpoints.protocol import FateUnknownError, Resumable, Sent
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.journal.log import Log
-from langgraph_hpc_fanout.records import Reply
+from langgraph_hpc_fanout.records import Failure, Reply
 
 logger = logging.getLogger("langgraph_hpc_fanout")
 
@@ -28,7 +29,7 @@ _FORGOTTEN_SECONDS = 14 * 24 * 3600.0
 _OPENING_SECONDS = 0.2
 
 Take = Callable[[Reply | None, str], None]
-"""Takes a reply and the name of its endpoint; None when no reply will come."""
+"""Takes a reply and the name of its endpoint; None when it is to be asked again."""
 
 _unclaimed: WeakKeyDictionary[Log, dict[str, tuple[Reply, str]]] = WeakKeyDictionary()
 """Replies that came along with those that a run of this journal waited for."""
@@ -47,29 +48,44 @@ class Recovery:
 
     Args:
         log: The journal, where their bundles are noted, and ours are.
-        lanes: Those whose endpoints are `Resumable`.
+        note_used: Notes there what the run has used of its budget, in any thread: replies that
+            are fetched later are not charged again.
     """
 
-    def __init__(self, log: Log, lanes: Sequence[Lane]) -> None:
+    def __init__(self, log: Log, note_used: Callable[[], None]) -> None:
         self._log = log
+        self._note_used = note_used
         self._token = uuid.uuid4().hex
-        self._lanes = {lane.name: lane for lane in lanes}
+        self._lanes: dict[str, Lane] = {}
         self._missing: dict[str, list[_Earlier]] = {}
         self._wanted: list[_Earlier] = []
         self._takers: dict[str, Take] = {}
         self._unclaimed = _unclaimed.setdefault(log, {})
+        self._unknown: dict[str, tuple[Reply, str]] = {}
         self._asked: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ends: list[Callable[[], None]] = []
 
-    async def start(self) -> None:
-        """Learn what may be under way, and begin to note; nothing may be asked before."""
+    def listen(self, scheduler: Scheduler) -> None:
+        """Begin to note what is sent, also by lanes that join; nothing may be asked before."""
         _live.add(self._token)
+        for lane in scheduler.lanes:
+            self._listen_at(lane)
+        scheduler.when_joining.append(self._listen_at)
+        self._ends.append(partial(scheduler.when_joining.remove, self._listen_at))
+
+    def _listen_at(self, lane: Lane) -> None:
+        if isinstance(lane.endpoint, Resumable):
+            self._lanes[lane.name] = lane
+            self._ends.append(lane.endpoint.listen(partial(self._note, lane.name)))
+
+    async def learn(self) -> None:
+        """Learn what may be under way; nothing may be asked before."""
+        if not self._lanes:
+            return
         for bundle in await asyncio.to_thread(self._outstanding):
             for key in bundle.missing:
                 self._missing.setdefault(key, []).append(bundle)
-        for name, lane in self._lanes.items():
-            self._ends.append(_endpoint_of(lane).listen(partial(self._note, name)))
 
     def claim(self, key: str, take: Take) -> bool:
         """Have the reply to a request handed over, at once or when it comes.
@@ -84,6 +100,8 @@ class Recovery:
         if (arrived := self._unclaimed.pop(key, None)) is not None:
             self._missing.pop(key, None)
             self._hand_over(key, take, *arrived)
+        elif (unknown := self._unknown.get(key)) is not None:
+            take(*unknown)
         elif (bundles := self._missing.get(key)) is not None:
             self._takers[key] = take
             for bundle in bundles:
@@ -129,19 +147,21 @@ class Recovery:
 
     async def _fetch(self, lane: Lane, bundles: Sequence[_Earlier]) -> None:
         logger.info("%s: fetching %d bundles of an earlier process", lane.name, len(bundles))
+        unknown = None
         try:
-            while lane.state is State.COLD:
-                await asyncio.sleep(_OPENING_SECONDS)
+            await _opened(lane)
             sent = [bundle.sent for bundle in bundles]
             async with contextlib.aclosing(_endpoint_of(lane).reattach(sent)) as replies:
                 async for key, reply in replies:
                     self._arrive(key, reply, lane.name)
+        except FateUnknownError as error:
+            unknown = error.failure
         except Exception:
             logger.warning(
                 "%s: bundles of an earlier process are asked again", lane.name, exc_info=True
             )
         for bundle in bundles:
-            self._give_up(bundle)
+            self._give_up(bundle, unknown)
 
     def _arrive(self, key: str, reply: Reply, endpoint: str) -> None:
         if self._missing.pop(key, None) is None:
@@ -151,8 +171,12 @@ class Recovery:
         else:
             self._hand_over(key, take, reply, endpoint)
 
-    def _give_up(self, bundle: _Earlier) -> None:
-        """Nothing more will come of a bundle; its requests may have been sent in others, too."""
+    def _give_up(self, bundle: _Earlier, unknown: Failure | None) -> None:
+        """Nothing more will come of a bundle; its requests may have been sent in others, too.
+
+        They are asked again, unless it is unknown whether they are worked on: then they fail, also
+        those that the run wants later.
+        """
         for key in bundle.missing:
             if (others := self._missing.get(key)) is None:
                 continue
@@ -160,13 +184,20 @@ class Recovery:
             if others:
                 continue
             del self._missing[key]
-            if (take := self._takers.pop(key, None)) is not None:
+            take = self._takers.pop(key, None)
+            if unknown is not None:
+                failed = Reply(0, failure=unknown)
+                if take is None:
+                    self._unknown[key] = failed, bundle.lane.name
+                else:
+                    take(failed, bundle.lane.name)
+            elif take is not None:
                 arrived = self._unclaimed.pop(key, (None, bundle.lane.name))
                 self._hand_over(key, take, *arrived)
 
     def _hand_over(self, key: str, take: Take, reply: Reply | None, endpoint: str) -> None:
         self._asked.add(key)  # it may be asked (again)
-        take(reply, endpoint)
+        take(None if reply is not None and reply.body is None else reply, endpoint)
 
     # -- notes ----------------------------------------------------------------------------
 
@@ -176,6 +207,7 @@ class Recovery:
         if not ours:
             return
         try:
+            self._note_used()  # first: a torn write is to charge too much, not too little
             self._log.note(NOTE, _noted(self._token, endpoint, ours))
             self._log.flush()
         except (OSError, JournalError) as error:  # the run's own flush finds out, and acts
@@ -216,6 +248,19 @@ def _noted(by: str, endpoint: str, sent: Sequence[Sent]) -> dict[str, object]:
         "at": round(sent[0].at, 3),
         "tasks": {bundle.task_id: bundle.keys for bundle in sent},
     }
+
+
+async def _opened(lane: Lane) -> None:
+    """Have a lane opened, also one that the run may not ask: to fetch is no new request.
+
+    Raises:
+        ConnectionError: If it leaves, and with it the way to what it has sent.
+    """
+    lane.start()
+    while lane.state is State.COLD:
+        await asyncio.sleep(_OPENING_SECONDS)
+    if lane.state in (State.DRAINING, State.CLOSED):
+        raise ConnectionError(f"{lane.name} has left the pool.")
 
 
 def _endpoint_of(lane: Lane) -> Resumable:

@@ -8,14 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_hpc_fanout.dispatch.costs.budget import Purse
-from langgraph_hpc_fanout.dispatch.lane import Lane
 from langgraph_hpc_fanout.dispatch.loop import dispatch_loop
-from langgraph_hpc_fanout.endpoints.protocol import Resumable
+from langgraph_hpc_fanout.dispatch.scheduler import Scheduler
 from langgraph_hpc_fanout.journal.errors import JournalError
 from langgraph_hpc_fanout.records import NOTHING, Failure, FanOutError, Outcome
 from langgraph_hpc_fanout.runs import garbage
@@ -153,14 +153,16 @@ class Run:
         """What hands out the places of these variants, and calls `more` when it has more."""
         return Reader(self.plan.steps(variants), self.plan.identify(self.shared), more, self.fail)
 
-    async def recover(self, lanes: Sequence[Lane]) -> None:
-        """Wait for what a process that is gone has sent to these, and note what is sent now."""
-        outliving = [lane for lane in lanes if isinstance(lane.endpoint, Resumable)]
-        if self.keeper.log is None or not outliving:
+    async def recover(self, scheduler: Scheduler) -> None:
+        """Learn what a process that is gone has sent, and note what is sent from now on."""
+        if self.keeper.log is None:
             return
         if self._recovering is None:
-            self.recovery = Recovery(self.keeper.log, outliving)
-            self._recovering = asyncio.get_running_loop().create_task(self.recovery.start())
+            loop = asyncio.get_running_loop()
+            note_used = partial(self._note_used, loop, at_once=True)
+            self.recovery = Recovery(self.keeper.log, note_used)
+            self.recovery.listen(scheduler)
+            self._recovering = loop.create_task(self.recovery.learn())
         await self._recovering
 
     def known(
@@ -468,7 +470,7 @@ class Run:
         if self._started:
             garbage.restore()
         self._leave()
-        self.guard(self._note_used, last=True)
+        self.guard(self._note_used, asyncio.get_running_loop(), at_once=True)
         if self._deadline is not None:
             self._deadline.cancel()
         if self._ticker is not None:
@@ -479,11 +481,14 @@ class Run:
 
     # -- from time to time ----------------------------------------------------------------
 
-    def _note_used(self, *, last: bool = False) -> None:
-        """Have the journal know what was used of the budget; a temporary one need not."""
-        if self.plan.journal is not None and self.keeper.log is not None:
-            now = asyncio.get_running_loop().time()
-            self._passbook.note(self.keeper.log, self.purse, now, last=last)
+    def _note_used(self, loop: asyncio.AbstractEventLoop, *, at_once: bool = False) -> None:
+        """Have the journal know what was used of the budget; a temporary one need not.
+
+        May be called in any thread, so the loop by whose time it is used is given.
+        """
+        log = self.keeper.log
+        if self.plan.journal is not None and log is not None:
+            self._passbook.note(log, self.purse, loop.time(), at_once=at_once)
 
     def _in_flight(self) -> int:
         return sum(work.in_flight for work in self._works)
@@ -502,7 +507,7 @@ class Run:
             flushed += _EVENT_SECONDS
             if flushed >= _FLUSH_SECONDS:
                 flushed = 0.0
-                self.guard(self._note_used)
+                self.guard(self._note_used, asyncio.get_running_loop())
                 self.keeper.flush_soon()
             if self._stalled is not None and not self._in_flight():
                 self.end_early(self._stalled, logging.ERROR, is_kept=False)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from properties import repeatable
 from scripted import Dispatch, Items, Scripted, ask, fail, in_virtual_time, now
 
+from langgraph_hpc_fanout.dispatch.costs.budget import Budget
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.retry import Retry
 from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health
@@ -108,6 +109,30 @@ async def test_few_are_taken_where_nobody_else_serves_them():
 
 
 @in_virtual_time
+async def test_few_are_taken_when_a_lane_that_opens_late_does_not_serve_them():
+    async def well():
+        await asyncio.sleep(5.0)
+        return True
+
+    batch, other = bulk(least=100), live(models=["n"], probe=lambda _: well())
+    items = await ask(7, batch, other)
+    assert items.lanes == {"batch": 7}
+
+
+@in_virtual_time
+async def test_few_are_taken_when_the_live_lane_comes_back_with_another_model():
+    async def swapped():
+        await asyncio.sleep(5.0)
+        other.served = {"n": "n"}
+        return True
+
+    batch = bulk(least=100)
+    other = live(probe=lambda number: swapped() if number else True, script=lambda call: "cold")
+    items = await ask(7, batch, other)
+    assert items.lanes == {"batch": 7}
+
+
+@in_virtual_time
 async def test_few_are_taken_when_the_live_lane_dies():
     batch = bulk(least=100)
     other = live(probe=lambda number: number < 1, script=lambda call: "cold")
@@ -172,6 +197,21 @@ async def test_what_is_in_a_batch_is_not_hedged_and_a_batch_is_no_hedge(count):
 
 
 @in_virtual_time
+async def test_a_hedge_that_waits_for_a_rate_is_in_no_batch():
+    batch = bulk(models=["m", "n"])
+    late = live("late", latency=lambda call: 500.0 if call.number == 60 else 1.0)
+    quick = live("quick", requests="6/min")
+    async with Dispatch(batch, late, quick, policy=Policy(hedging=1.0)) as dispatch:
+        items, others = Items(90), Items(20, model="n", prefix="n")
+        job = dispatch.add(items, may_hedge=True)
+        while not any(ticket.twin for ticket in job.in_flight):
+            await asyncio.sleep(0.05)
+        dispatch.add(others)
+        await asyncio.gather(items.done.wait(), others.done.wait())
+    assert {call.key for call in batch.calls} == set(others.answers)
+
+
+@in_virtual_time
 async def test_a_job_that_ends_while_a_bundle_is_gathered_sends_nothing():
     batch, items = bulk(), Slowly(5_000)
     async with Dispatch(batch) as dispatch:
@@ -185,6 +225,21 @@ async def test_a_job_that_ends_while_a_bundle_is_gathered_sends_nothing():
         assert not batch.bundles
         other = await dispatch.ask(20)
     assert other.kinds == {None: 20}
+
+
+@in_virtual_time
+async def test_what_a_lane_has_gathered_when_it_leaves_is_for_others():
+    batch, items = bulk(), Slowly(500)
+    async with Dispatch(batch, live(), budget=Budget(requests=500)) as dispatch:
+        job = dispatch.add(items)
+        items.refresh = lambda: dispatch.scheduler.refresh(job)
+        await asyncio.sleep(1.05)
+        assert len(job.in_flight) > 4
+        dispatch.scheduler.leave(dispatch.lanes["batch"])
+        await items.done.wait()
+        assert dispatch.scheduler.cashier.purse.spent.requests == 500
+    assert items.kinds == {None: 500}
+    assert not batch.bundles
 
 
 @repeatable

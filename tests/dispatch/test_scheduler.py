@@ -15,7 +15,7 @@ from langgraph_hpc_fanout.dispatch.job import Job
 from langgraph_hpc_fanout.dispatch.policy import Policy
 from langgraph_hpc_fanout.dispatch.reasons import explain
 from langgraph_hpc_fanout.dispatch.retry import Retry
-from langgraph_hpc_fanout.endpoints.protocol import Action
+from langgraph_hpc_fanout.endpoints.protocol import Action, Health
 from langgraph_hpc_fanout.records import Failure
 
 NO_JITTER = Retry(base=1e-9, cap=1e-9)
@@ -293,6 +293,20 @@ async def test_a_retry_after_beyond_patience_holds_the_lane_all_the_same():
     assert a.times[1:] == pytest.approx([3600.0] * 4)
 
 
+@in_virtual_time
+async def test_what_wakes_a_model_waits_for_it_whatever_its_patience():
+    def probe(number):
+        if number == 0 or now() >= 700.0:
+            return True
+        cold = Failure("cold", "It is being loaded.", None, True, "a")
+        return Health(ok=False, failure=cold, retry_after=60.0)
+
+    a = Scripted("a", script=first(4, fail("cold", retry_after=720.0)), probe=probe)
+    items = await ask(5, a, retry=Retry(patience=60.0))
+    assert items.kinds == {None: 5}
+    assert now() >= 700.0
+
+
 # Time
 
 
@@ -331,6 +345,16 @@ async def test_what_has_a_deadline_is_not_left_for_the_end():
     async with Dispatch(a) as dispatch:
         items = await dispatch.ask(200, item_deadline=20.0, retry=NO_JITTER)
     assert items.kinds == {None: 200}
+
+
+@in_virtual_time
+async def test_calls_that_have_nothing_to_do_with_each_other_do_not_wait_for_all_others():
+    a = trying_last(script=on("3", "timeout", times=1), concurrency=1)
+    async with Dispatch(a) as dispatch:
+        items = await dispatch.ask(200, separate=True, retry=NO_JITTER)
+    assert items.kinds == {None: 200}
+    first, second = a.calls_of("3")
+    assert second.at < first.at + 10.0
 
 
 @in_virtual_time
@@ -381,6 +405,17 @@ async def test_an_item_whose_deadline_has_passed_is_not_tried_elsewhere():
     assert items.kinds == {None: 1, "timeout": 1}
     assert (len(a.calls), len(b.calls)) == (1, 1)
     assert now() == pytest.approx(9.0)
+
+
+def test_who_is_out_of_time_is_asked_nowhere_else_although_timers_ring_early():
+    async def main():
+        fleet = [Scripted(name, script=lambda call: "hang") for name in "ab"]
+        items = await ask(4, *fleet, item_deadline=2.0004, retry=Retry(attempts=9))
+        assert items.kinds == {"timeout": 4}
+        assert sum(len(each.calls) for each in fleet) == 4
+
+    with asyncio.Runner(loop_factory=CoarseLoop) as runner:
+        runner.run(main())
 
 
 @in_virtual_time

@@ -58,13 +58,41 @@ def test_nothing_is_written_without_news(log):
     purse = Purse(None)
     book = Passbook("mine")
     book.note(log, purse, 0.0)
-    book.note(log, purse, 1.0, last=True)
+    book.note(log, purse, 1.0, at_once=True)
     assert notes(log) == []
     spend(purse, 2.0)
     for now in (2.0, 3.0, 4.0):
         book.note(log, purse, now)
-    book.note(log, purse, 5.0, last=True)
+    book.note(log, purse, 5.0, at_once=True)
     assert len(notes(log)) == 1
+
+
+def test_time_alone_is_news_where_it_is_limited(log):
+    """Of a run that waits for a model to start, say, or for what is in flight."""
+    purse = Purse(Budget(seconds=100))
+    book = Passbook("mine")
+    spend(purse, 0.0)
+    for now in (0.0, 1.0, 2.0):
+        book.note(log, purse, now)
+    assert book.past(log) == Past(ONE, 2.0)
+    book.note(log, purse, 2.0078125, at_once=True)
+    assert book.past(log) == Past(ONE, 2.0078125)
+
+
+def test_what_leaves_at_once_is_noted_at_once(log):
+    """And then nothing for as long as after any other note."""
+    purse = Purse(None)
+    book = Passbook("mine")
+    spend(purse, 0.0)
+    book.note(log, purse, 0.0)
+    spend(purse, 1000.0, Charge(requests=150_000))
+    book.note(log, purse, 1000.0, at_once=True)
+    assert book.past(log).charge.requests == 150_001
+    spend(purse, 1009.0)
+    book.note(log, purse, 1009.0)
+    assert book.past(log).charge.requests == 150_001
+    book.note(log, purse, 1011.0)
+    assert book.past(log).charge.requests == 150_002
 
 
 def test_a_long_run_writes_little_and_a_kill_forgets_little(log):
@@ -83,7 +111,7 @@ def test_a_long_run_writes_little_and_a_kill_forgets_little(log):
     assert len(notes(log)) < 1000
     assert forgotten < 0.011
     spend(purse, 36_000.0)
-    book.note(log, purse, 36_000.0, last=True)
+    book.note(log, purse, 36_000.0, at_once=True)
     assert book.past(log).charge == purse.spent
 
 

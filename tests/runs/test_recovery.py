@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
 from collections import Counter
 
+import orjson
 import pytest
 from graphs import State, build, molecules, right_answers
 from langgraph.graph import END, START, StateGraph
 
-from langgraph_hpc_fanout import FanOutNode, Journal, Limits, Prompt, ReduceNode, add_fan_out
-from langgraph_hpc_fanout.endpoints.protocol import Bundling, Health, Sent
+from langgraph_hpc_fanout import (
+    Budget,
+    FanOutNode,
+    FunctionEndpoint,
+    Journal,
+    Limits,
+    Prompt,
+    ReduceNode,
+    add_fan_out,
+)
+from langgraph_hpc_fanout.endpoints.protocol import (
+    Bundling,
+    FateUnknownError,
+    Health,
+    Sent,
+)
 from langgraph_hpc_fanout.records import Failure, Reply, Usage
+from langgraph_hpc_fanout.runs import asking
+from langgraph_hpc_fanout.runs.passbook import NOTE as USED
 from langgraph_hpc_fanout.runs.recovery import NOTE
 
 
@@ -184,6 +202,30 @@ def test_who_cannot_be_asked_ends_nothing(site, cut_off, graph_over, door_to, mo
     assert "site: bundles of an earlier process are asked again" in caplog.text
 
 
+@pytest.mark.parametrize("at_once", [1, 64])
+def test_what_may_be_under_way_fails_and_is_not_asked(
+    site, cut_off, graph_over, door_to, monkeypatch, at_once
+):
+    """Also what the run comes to when it is known that nothing is known."""
+    cut_off(site, 8, graph_over)
+    fetch = Door.reattach
+
+    async def unknown(self, sent):
+        raise FateUnknownError(Failure("transient", "Nobody knows.", None, True))
+        yield
+
+    monkeypatch.setattr(Door, "reattach", unknown)
+    monkeypatch.setattr(asking, "_LOOKED_AT", at_once)
+    state = graph_over(door_to(site)).invoke({"molecules": molecules(12)})
+    assert state["predictions"][:8] == [None] * 8
+    assert {each["error"]["kind"] for each in state["failures"]} == {"transient"}
+    assert {each["error"]["message"] for each in state["failures"]} == {"Nobody knows."}
+    monkeypatch.setattr(Door, "reattach", fetch)
+    state = graph_over(door_to(site)).invoke({"molecules": molecules(12)})
+    assert right_answers(state["predictions"], molecules(12))
+    assert set(site.asked.values()) == {1}
+
+
 def test_a_run_leaves_alone_what_others_have_sent(site, cut_off, graph_over, door_to):
     """One after another in a loop, say, of which the second was cut off."""
     graph_over(door_to(site)).invoke({"molecules": molecules(8)})
@@ -306,6 +348,31 @@ def test_a_journal_notes_the_bundles_of_its_own_runs(site, door_to, tmp_path):
     assert of_second == {each.task_id for each in site.left} - own
 
 
+def test_what_was_used_is_on_disk_with_the_bundles_that_are_under_way(site, door_to, tmp_path):
+    """Else a process that is killed forgets what they cost, and nobody is charged for answers."""
+    graph = build(door_to(site), journal=Journal(tmp_path), budget=Budget(requests=100))
+    site.closed = True
+
+    async def main():
+        run = asyncio.create_task(graph.ainvoke({"molecules": molecules(40)}))
+        while sum(len(each.keys) for each in site.left) < 40:
+            await asyncio.sleep(0.01)
+        (segment,) = (tmp_path / "segments").iterdir()
+        lines = segment.read_bytes().splitlines()
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        return lines
+
+    used = sent = 0
+    for line in map(orjson.loads, asyncio.run(main())):
+        if line.get("note") == USED:
+            used = line["data"]["used"]["requests"]
+        elif line.get("note") == NOTE:
+            sent += sum(map(len, line["data"]["tasks"].values()))
+            assert used >= sent
+    assert used == sent == 40
+
+
 def noted(journal):
     """The tasks that a journal knows of."""
     journal.log.refresh()
@@ -330,6 +397,77 @@ def test_it_waits_for_an_endpoint_that_takes_its_time(
     state = graph.invoke({"molecules": molecules(16)})
     assert right_answers(state["predictions"], molecules(16))
     assert set(site.asked.values()) == {1}
+
+
+def test_what_an_endpoint_has_that_may_not_be_asked_is_fetched(
+    site, cut_off, graph_over, pool_over
+):
+    """Nothing new is sent there."""
+    cut_off(site, 8, graph_over)
+    far, near = Door(site), Door(Site(), name="near")
+    far.tags = frozenset({"far"})
+    graph = graph_over(pool_over([far, near]), forbid={"far"})
+    state = asyncio.run(asyncio.wait_for(graph.ainvoke({"molecules": molecules(16)}), 10))
+    assert right_answers(state["predictions"], molecules(16))
+    assert set(site.asked.values()) == {1}
+    assert (len(site.asked), len(near.site.asked)) == (8, 8)
+
+
+def test_what_an_endpoint_has_that_leaves_is_asked_again(
+    site, cut_off, graph_over, pool_over, monkeypatch, caplog
+):
+    cut_off(site, 8, graph_over)
+    gone, near = Door(site), Door(Site(), name="near")
+    pool = pool_over([gone, near])
+
+    async def probe():
+        await asyncio.sleep(0.1)
+        await asyncio.to_thread(pool.remove, "site")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(gone, "probe", probe)
+    named = Prompt("Is {smiles} soluble?", model="m")
+    state = graph_over(pool, task=named).invoke({"molecules": molecules(8)})
+    assert right_answers(state["predictions"], molecules(8))
+    assert site.fetched == []
+    assert len(near.site.asked) == 8
+    assert "has left the pool" in caplog.text
+
+
+def test_what_an_endpoint_has_that_joined_is_fetched(site, graph_over, pool_over):
+    """It joins a run whose endpoints had nothing that outlives a process."""
+
+    began = threading.Event()
+
+    async def busy(request):
+        began.set()
+        await asyncio.Event().wait()
+
+    pool = pool_over(FunctionEndpoint(busy, models=["m"], limits=Limits(concurrency=2)))
+
+    async def main():
+        run = asyncio.create_task(graph_over(pool).ainvoke({"molecules": molecules(18)}))
+        await asyncio.to_thread(began.wait)
+        await asyncio.to_thread(pool.add, Door(site))
+        while sum(len(each.keys) for each in site.left) < 16:
+            await asyncio.sleep(0.01)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+
+    site.closed = True
+    asyncio.run(main())
+    site.closed = False
+    state = graph_over(pool_over(Door(site))).invoke({"molecules": molecules(18)})
+    assert right_answers(state["predictions"], molecules(18))
+    assert set(site.asked.values()) == {1}
+
+
+def test_a_run_that_has_ended_hears_of_nobody(site, graph_over, pool_over):
+    pool = pool_over(Door(site))
+    graph_over(pool).invoke({"molecules": molecules(4)})
+    late = Door(site, name="late")
+    pool.add(late)
+    assert [door.listeners for door in (*pool.endpoints, late)] == [[], [], []]
 
 
 def test_an_endpoint_of_another_name_is_another_one(site, cut_off, graph_over, door_to):

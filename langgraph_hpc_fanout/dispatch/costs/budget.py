@@ -110,7 +110,9 @@ class Purse:
     spent and what is reserved are together never more than the budget, as long as no attempt
     costs more than was reserved for it.
 
-    Not safe to use from two threads. Pure: the caller says what time it is.
+    Not safe to use from two threads, but for `used` and `is_unused`: what moves meanwhile from
+    reserved to spent counts there once or twice, never not at all. Pure: the caller says what time
+    it is.
 
     Args:
         budget: What may be used; None for a purse that only counts.
@@ -178,7 +180,12 @@ class Purse:
     @property
     def is_unused(self) -> bool:
         """Whether nothing was reserved or spent yet, nor before."""
-        return self._all_spent + self.reserved == NO_CHARGE
+        return self._in_all == NO_CHARGE
+
+    @property
+    def _in_all(self) -> Charge:
+        reserved = self.reserved  # first, for `settle` in another thread adds before it subtracts
+        return reserved + self._all_spent
 
     def next(self) -> Purse:
         """A purse for what comes after this: it has what is left of the budget and of its time."""
@@ -192,7 +199,7 @@ class Purse:
         What is in flight counts as it was reserved: if this is the last that is heard of the
         purse, nobody will know what became of it.
         """
-        return Past(self._all_spent + self.reserved, self._seconds(now))
+        return Past(self._in_all, self._seconds(now))
 
     def _seconds(self, now: float) -> float:
         if self.budget is None or self.budget.seconds is None:
@@ -234,7 +241,6 @@ class Purse:
             actual: What it has cost, more than that if it is so; `NO_CHARGE` when it was never
                 sent; None when nobody knows: it is charged as reserved.
         """
-        self._held.subtract(reserved)
         if actual is None:
             actual = reserved + _UNCONFIRMED
         elif (
@@ -246,6 +252,7 @@ class Purse:
         ):
             self.exceeded += any(each.of(actual) > each.of(reserved) for each in self._limits)
         self._spent.add(actual)
+        self._held.subtract(reserved)
         if actual.unconfirmed:
             self.unconfirmed += actual
 

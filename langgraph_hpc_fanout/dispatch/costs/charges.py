@@ -111,7 +111,8 @@ def cost_of(reserved: Charge, reply: Reply, price: Price | None, node_seconds: f
 
     Tokens that nobody reported are charged as they were reserved: of answers without usage, of
     attempts that broke off, and of those that a node made before the last. Attempts that a server
-    turned away before it worked on them used none.
+    turned away before it worked on them used none, unless the reply says that it may have cost.
+    What never left the endpoint costs nothing.
 
     Args:
         reserved: What `charge_of` said.
@@ -119,11 +120,13 @@ def cost_of(reserved: Charge, reply: Reply, price: Price | None, node_seconds: f
         price: The endpoint's; None where nothing has a price.
         node_seconds: The attempt's share of the endpoint's time, see `node_time`.
     """
+    if not reply.tries:
+        return NO_CHARGE
     usage, unconfirmed = reply.usage, reply.tries - 1
     read = written = 0
     if usage is not None and not (usage.estimated and reserved.tokens):
         read, written = usage.prompt_tokens, usage.completion_tokens
-    elif reply.failure is None or not _was_turned_away(reply.failure):
+    elif reply.may_cost or reply.failure is None or not _was_turned_away(reply.failure):
         unconfirmed += 1
     money = node_time = 0
     if price is not None:

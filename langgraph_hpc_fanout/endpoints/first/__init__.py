@@ -7,9 +7,5 @@
 | `faults` | what the gateway's answers other than 200 mean |
 | `gateway` | where it is, whose token, and what it says of itself, asked once for all endpoints |
 | `endpoint` | the endpoint |
-| `batch` | the endpoint for batches |
-| `batch_file`, `batch_results` | what a batch reads, and what it writes |
-| `batch_routes` | the gateway's routes for batches |
-| `batch_storage` | where the files are |
-| `batch_turns` | one batch at a time |
+| `batches/` | the endpoint for batches |
 """

@@ -68,6 +68,11 @@ _SECOND_TOKENS = "100000/min"
 force. It lets 10 requests through at once; two are a second's worth."""
 
 
+_NO_SUCH_THING = 404
+_NOT_THERE = 503
+"""In maintenance, offline, or not ready."""
+
+
 class FirstEndpoint:
     """A model on a cluster behind FIRST, ALCF's inference gateway.
 
@@ -296,8 +301,11 @@ class FirstEndpoint:
         try:
             answer = await self._post(served, body)
         except EXCHANGE_ERRORS as error:
+            self._gateway.forget(f"{served.cluster}/jobs")
             return Reply(position, failure=self._http.failure_from(error))
         if answer.status != 200:
+            if answer.status == _NOT_THERE:
+                self._gateway.forget(f"{served.cluster}/jobs")
             fault = fault_of(answer.status, answer.raw, answer.retry_after)
             if fault.is_starting:
                 wait = _POLL_SECONDS if fault.retry_after is None else fault.retry_after
@@ -325,8 +333,9 @@ class FirstEndpoint:
         said = f" {status}" if status is not None else ""
         message = f"{self.name} answered{said}: {fault.message}"
         if fault.login:
-            credentials = self._gateway.credentials
-            message += f" It was asked with {credentials.describe()}; {credentials.remedy()}"
+            message = f"{message.rstrip('.')}. {self._gateway.remedy()}"
+        elif status == _NO_SUCH_THING:
+            message = f"{message.rstrip('.')}; {self._gateway.whether_it_is_one()}"
         return self._http.failure(fault.kind, message, status)
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import threading
 import weakref
-from collections import Counter
 from typing import Any
 
 from pydantic import SecretStr
@@ -30,8 +29,10 @@ _ROOT_2 = re.compile(r"(.*/api)(?:/(?:federated|deployments/[^/]+)/v1)?")
 
 _gateways: weakref.WeakValueDictionary[tuple[Any, ...], Gateway] = weakref.WeakValueDictionary()
 _making = threading.Lock()
-_counts: Counter[URL] = Counter()
-"""Gateways that were made for each root, each for another user."""
+_numbers: dict[URL, dict[int, int]] = {}
+"""The number of each token that a root was asked with, by its hash."""
+_LATELY = 2.0
+"""Seconds for which a request may weigh on a server's count of a second."""
 
 
 def root_of(base_url: str | None) -> URL:
@@ -73,10 +74,9 @@ def gateway_of(base_url: str | None, token: ApiKey | None) -> Gateway:
     given = find_token_source() if token is None else token
     with _making:
         if (gateway := _gateways.get((root, identity_of(given)))) is None:
-            gateway = _gateways[root, identity_of(given)] = Gateway(root, given)
-            _counts[root] += 1
-            if _counts[root] > 1:
-                gateway.name += f", token {_counts[root]}"
+            numbers = _numbers.setdefault(root, {})
+            number = numbers.setdefault(hash(identity_of(given)), len(numbers) + 1)
+            gateway = _gateways[root, identity_of(given)] = Gateway(root, given, number)
         return gateway
 
 
@@ -97,16 +97,19 @@ class Gateway:
     Args:
         root: Its root, such as `https://host/resource_server`.
         token: The token, or where it comes from.
+        number: The token's, among those of this gateway.
 
     Attributes:
         name: What tells it from the same gateway with another token, for rates that are shared.
     """
 
-    def __init__(self, root: URL, token: ApiKey) -> None:
+    def __init__(self, root: URL, token: ApiKey, number: int = 1) -> None:
         self.root = root
         self.name = root.host_port_subcomponent or ""
+        if number > 1:
+            self.name += f", token {number}"
         self.credentials = Credentials(token, parameter="token=")
-        self._asked = 0
+        self._asked: list[float] = []
         self._known: dict[str, tuple[float, asyncio.Task[Answer]]] = {}
 
     def __repr__(self) -> str:
@@ -131,6 +134,23 @@ class Gateway:
             base = self.root / "deployments" / slug
         return base / "v1" / "chat" / "completions"
 
+    def remedy(self) -> str:
+        """What a person does about a token that is refused, in words."""
+        credentials = self.credentials
+        return f"It was asked with {credentials.describe()}; {credentials.remedy()}"
+
+    def whether_it_is_one(self) -> str:
+        """What a person looks at when a route is not there."""
+        if self.is_second:
+            return (
+                "version 2 lists neither models nor deployments, so look whether both the model "
+                "and the cluster are written as the gateway does."
+            )
+        return (
+            f"is {shown(self.root)} the root of a FIRST gateway? Version 1's ends in "
+            "/resource_server, version 2's in /api."
+        )
+
     def client(self, name: str) -> HttpClient:
         """Connections for one endpoint, with the token that all share."""
         return HttpClient(self.root, name, self.credentials)
@@ -150,16 +170,22 @@ class Gateway:
         loop = asyncio.get_running_loop()
         asked, asking = self._known.get(path, (0.0, None))
         if asking is None or asking.get_loop() is not loop or loop.time() - asked >= keep:
-            self._asked += 1
+            self._asked.append(loop.time())
             asking = loop.create_task(client.control("GET", self.root / path))
             self._known[path] = loop.time(), asking
             asking.add_done_callback(lambda task: self._answered(path, task))
         return await asyncio.shield(asking)
 
+    def forget(self, path: str) -> None:
+        """Requests have met something else than a route has told: ask it anew."""
+        if (known := self._known.get(path)) is not None and known[1].done():
+            del self._known[path]
+
     def take_asked(self) -> int:
-        """Requests that were made by `look` since this was called."""
-        asked, self._asked = self._asked, 0
-        return asked
+        """Requests that `look` has made just now, and that nobody has counted yet."""
+        since = asyncio.get_running_loop().time() - _LATELY
+        asked, self._asked = self._asked, []
+        return sum(at >= since for at in asked)
 
     def _answered(self, path: str, asking: asyncio.Task[Answer]) -> None:
         """Keep a good answer only; an exception is whoever's who waits for it."""

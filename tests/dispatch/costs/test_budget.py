@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
+import threading
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -225,6 +227,34 @@ def test_a_past_is_used_and_not_spent():
     assert second.reserve(Charge(20), 1000.0)
     assert second.used(1003.0) == Past(Charge(90, 10, 2), 7.0)
     assert not second.fits(NO_CHARGE, 1006.0)
+
+
+@pytest.fixture
+def restless_threads():
+    """Threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def test_who_looks_from_another_thread_misses_nothing(restless_threads):
+    purse, one, count = Purse(None), Charge(requests=1), 20_000
+    for _ in range(count):
+        assert purse.reserve(one, 0.0)
+
+    def settle():
+        for _ in range(count):
+            purse.settle(one, one)
+
+    settling = threading.Thread(target=settle)
+    settling.start()
+    seen = []
+    while settling.is_alive():
+        seen.append(purse.used(0.0).charge.requests)
+    settling.join()
+    assert min(seen) >= count
+    assert purse.used(0.0).charge.requests == count
 
 
 def test_no_time_is_left_of_a_past():

@@ -140,6 +140,21 @@ def test_what_was_turned_away_used_no_tokens(failure):
     assert cost_of(RESERVED, Reply(0, failure=failure), PRICE, 1.0) == Charge(requests=1)
 
 
+@pytest.mark.parametrize("kind", ["transient", "cold", "permanent", "rate_limited"])
+@pytest.mark.parametrize("price", [PRICE, NODES, None])
+def test_what_never_left_costs_nothing(kind, price):
+    assert (
+        cost_of(RESERVED, Reply(0, failure=Failure(kind, "no"), tries=0), price, 1.0) == NO_CHARGE
+    )
+
+
+@pytest.mark.parametrize("kind", ["cold", "auth", "rate_limited", "overloaded", "permanent"])
+def test_what_may_have_been_worked_on_is_charged_whatever_the_failure(kind):
+    reply = Reply(0, failure=Failure(kind, "cannot be read", 400), may_cost=True)
+    cost = cost_of(RESERVED, reply, PRICE, 1.0)
+    assert cost == Charge(300, 100, 1, RESERVED.picodollars, 0, unconfirmed=1)
+
+
 def test_what_a_gateway_gave_up_may_be_paid_for():
     given_up = Failure("timeout", "no answer in 300 s", 408)
     cost = cost_of(RESERVED, Reply(0, failure=given_up), PRICE, 1.0)

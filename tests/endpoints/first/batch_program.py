@@ -15,7 +15,7 @@ from pathlib import Path
 from graphs import build, molecules, right_answers
 
 from langgraph_hpc_fanout import FirstBatchEndpoint, Journal, Pool, Prompt
-from langgraph_hpc_fanout.endpoints.first.batch_routes import BatchRoutes
+from langgraph_hpc_fanout.endpoints.first.batches.routes import BatchRoutes
 
 submit = BatchRoutes.submit
 

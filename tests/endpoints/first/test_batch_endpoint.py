@@ -13,33 +13,19 @@ from batches import (
     GPT,
     QUICK,
     batch_over,
-    gateway_over,
     is_right,
     requests_of,
     send,
 )
 
 from langgraph_hpc_fanout import FirstBatchEndpoint
-from langgraph_hpc_fanout.endpoints.first import batch as module
+from langgraph_hpc_fanout.endpoints.first.batches.routes import BatchRoutes
+from langgraph_hpc_fanout.endpoints.http import Answer
 from langgraph_hpc_fanout.endpoints.protocol import Resumable, Sent
 from langgraph_hpc_fanout.testing.conformance import EndpointConformance
 from langgraph_hpc_fanout.testing.first import ColdStart, Fault
 
 LONG = ColdStart(queued=1e5, starting=0.0)
-
-
-@pytest.fixture
-def gateway(tmp_path):
-    """Makes gateways, and stops them."""
-    fakes = []
-
-    def make(**settings):
-        fakes.append(gateway_over(tmp_path, **settings).start())
-        return fakes[-1]
-
-    yield make
-    for fake in fakes:
-        fake.stop()
 
 
 @pytest.fixture
@@ -184,14 +170,6 @@ async def test_results_that_come_late_are_waited_for(gateway, tmp_path):
     await endpoint.close()
 
 
-async def test_results_that_never_come_are_asked_again(gateway, opened, tmp_path, monkeypatch):
-    endpoint, _ = await opened(gateway())
-    monkeypatch.setattr(module, "read_ended", lambda raw: module.Ended("/nowhere/results.jsonl"))
-    replies = await send(endpoint, requests_of(2))
-    assert {reply.failure.kind for reply in replies} == {"transient"}
-    assert "/nowhere/results.jsonl does not exist" in replies[0].failure.message
-
-
 async def test_an_upload_that_fails_costs_an_attempt(gateway, tmp_path):
     def upload(path):
         raise ConnectionError("no route")
@@ -202,6 +180,7 @@ async def test_an_upload_that_fails_costs_an_attempt(gateway, tmp_path):
     (reply,) = await send(endpoint, requests_of(1))
     assert reply.failure.kind == "transient"
     assert "cannot be carried to the cluster: ConnectionError('no route')" in reply.failure.message
+    assert reply.tries == 0, "nothing was submitted, so it costs nothing"
     assert (await endpoint.probe()).ok, "it may be otherwise in a while"
     await endpoint.close()
 
@@ -302,6 +281,7 @@ async def test_who_may_not_submit_is_told(gateway, opened, kind, expected):
     endpoint, _ = await opened(fake)
     replies = await send(endpoint, requests_of(2))
     assert {reply.failure.kind for reply in replies} == {expected}
+    assert {reply.tries for reply in replies} == {0}
     assert not fake.record().batches
 
 
@@ -317,16 +297,55 @@ async def test_a_submit_is_tried_again(gateway, opened, kind):
 async def test_a_submit_whose_answer_was_lost_is_not_made_again(gateway, opened, monkeypatch):
     fake = gateway()
     endpoint, _ = await opened(fake)
-    submit = module.BatchRoutes.submit
+    submit = BatchRoutes.submit
 
     async def lost(routes, *arguments):
         await submit(routes, *arguments)
         raise TimeoutError
 
-    monkeypatch.setattr(module.BatchRoutes, "submit", lost)
+    monkeypatch.setattr(BatchRoutes, "submit", lost)
     requests = requests_of(5)
     assert all(map(is_right, requests, await send(endpoint, requests)))
     assert len(fake.record().batches) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "tries"),
+    [
+        (TimeoutError(), 1),
+        (Answer(502, b"", None), 1),
+        (Answer(408, b"", None), 1),
+        (Answer(200, b"{}", None), 1),
+        (Answer(503, b"", None), 0),
+        (Answer(429, b"", None), 0),
+    ],
+)
+async def test_only_what_was_surely_not_submitted_costs_nothing(
+    gateway, opened, monkeypatch, answer, tries
+):
+    async def submit(*arguments):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    endpoint, _ = await opened(gateway())
+    monkeypatch.setattr(BatchRoutes, "submit", submit)
+    (reply,) = await send(endpoint, requests_of(1))
+    assert reply.tries == tries
+
+
+async def test_a_directory_that_only_this_machine_sees_costs_one_batch(gateway, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").mkdir()
+    fake = gateway(files=tmp_path / "there")
+    endpoint = batch_over(fake, tmp_path / "here")
+    await endpoint.open()
+    assert (await endpoint.probe()).ok
+    (reply,) = await send(endpoint, requests_of(1))
+    assert reply.failure.kind == "cold"
+    assert "Give a directory= that this machine and the cluster both see" in reply.failure.message
+    assert not (await endpoint.probe()).ok
+    await endpoint.close()
 
 
 async def test_a_directory_that_cannot_be_written_is_told(gateway, tmp_path):
@@ -338,6 +357,8 @@ async def test_a_directory_that_cannot_be_written_is_told(gateway, tmp_path):
     (reply,) = await send(endpoint, requests_of(1))
     assert reply.failure.kind == "cold"
     assert "Not a directory" in reply.failure.message
+    assert "directory= must be there" in reply.failure.message
+    assert reply.tries == 0
     assert not (await endpoint.probe()).ok
     await endpoint.close()
 
@@ -420,4 +441,5 @@ async def test_a_close_ends_what_waits(gateway, opened):
     await fake.until(lambda record: record.batches)
     await endpoint.close()
     replies = await sending
-    assert {reply.failure.kind for reply in replies} == {"transient"}
+    assert {reply.failure.kind for reply in replies} == {"permanent"}, "it goes on: not elsewhere"
+    assert all(reply.failure.retryable for reply in replies), "the next run may ask"

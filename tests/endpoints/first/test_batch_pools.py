@@ -15,28 +15,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from batches import AT_ONCE, GPT, QUICK, batch_over, gateway_over
+from batches import AT_ONCE, GPT, QUICK, batch_over
 from graphs import build, molecules, right_answers
 
-from langgraph_hpc_fanout import FanOutError, FirstEndpoint, Journal, Limits, Pool, Prompt
+from langgraph_hpc_fanout import (
+    FanOutError,
+    FirstBatchEndpoint,
+    FirstEndpoint,
+    Journal,
+    Limits,
+    Pool,
+    Prompt,
+)
 from langgraph_hpc_fanout.testing.first import ColdStart, Fault
 
 TASK = Prompt("Is {smiles} soluble?", max_tokens=64)
 HERE = Path(__file__).parent
-
-
-@pytest.fixture
-def gateway(tmp_path):
-    """Makes gateways, and stops them."""
-    fakes = []
-
-    def make(**settings):
-        fakes.append(gateway_over(tmp_path, **settings).start())
-        return fakes[-1]
-
-    yield make
-    for fake in fakes:
-        fake.stop()
 
 
 def asked(fake, tmp_path):
@@ -91,6 +85,23 @@ def test_what_is_too_long_for_a_batch_is_asked_elsewhere(gateway, tmp_path, is_m
     assert state["predictions"].count(None) == 3
     assert {each["error"]["kind"] for each in state["failures"]} == {"permanent"}
     assert len(fake.record().batches) == 1, "it is not tried there again"
+
+
+def test_a_batch_endpoint_that_is_of_no_use_is_said_while_others_do_its_work(
+    gateway, tmp_path, caplog
+):
+    fake = gateway(latency=0.1)
+    token = fake.token()
+    live = FirstEndpoint(
+        "metis", model=GPT, base_url=fake.url, token=token, limits=Limits(concurrency=4)
+    )
+    batch = FirstBatchEndpoint(
+        "sophia", model="gpt-oss-12b", directory=tmp_path, base_url=fake.url, token=token
+    )
+    with Pool([live, batch]) as pool:
+        assert all(build(pool).invoke({"molecules": molecules(150)})["predictions"])
+    (said,) = [each for each in caplog.messages if each.startswith("Left alone")]
+    assert "did you mean" in said
 
 
 def test_few_items_are_no_batch(gateway, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 
+import aiohttp
 import pytest
 from graphs import build, molecules
 from yarl import URL
@@ -12,6 +13,7 @@ from yarl import URL
 from langgraph_hpc_fanout import FirstEndpoint, Limits, Pool, Request
 from langgraph_hpc_fanout.endpoints import http
 from langgraph_hpc_fanout.endpoints.first import endpoint as module
+from langgraph_hpc_fanout.endpoints.first import gateway as gateways
 from langgraph_hpc_fanout.testing.conformance import EndpointConformance
 from langgraph_hpc_fanout.testing.first import Cluster, Fault, FirstFake, Model, Quotas, UsageLimits
 
@@ -146,6 +148,42 @@ async def test_a_probe_tells_how_often_it_has_asked(gateway, opened):
     assert (first.requests, second.requests) == (3, 2), "the list is known by then"
 
 
+async def test_what_was_asked_long_ago_does_not_count(gateway, opened, monkeypatch):
+    endpoint, _ = await opened(over(gateway()))
+    shared = endpoint._gateway
+    await shared.look(endpoint._http, "whoami", 0.0)
+    assert shared.take_asked() == 1
+    await shared.look(endpoint._http, "whoami", 0.0)
+    monkeypatch.setattr(gateways, "_LATELY", 0.0)
+    await asyncio.sleep(0.01)
+    assert shared.take_asked() == 0
+
+
+@pytest.mark.parametrize("how", ["gone", "maintenance"])
+async def test_what_was_told_is_no_sign_of_life_once_requests_fail(opened, how):
+    """Else a lane would be found well by what was told a minute ago, each time anew."""
+    with FirstFake(quotas=FREE) as fake:
+        endpoint, health = await opened(over(fake))
+        assert health.ok
+        if how == "maintenance":
+            fake.set_maintenance("sophia", "html")
+            assert (await ask(endpoint, request())).failure.kind == "cold"
+            assert not (await endpoint.probe()).ok
+    assert (await ask(endpoint, request())).failure is not None
+    assert not (await endpoint.probe()).ok
+
+
+async def test_who_is_not_there_is_told_from_who_says_nothing(opened, monkeypatch):
+    async def nobody(*given):
+        raise aiohttp.ConnectionTimeoutError("connect")
+
+    monkeypatch.setattr(http.HttpClient, "exchange", nobody)
+    base_url = "http://127.0.0.1:9/resource_server"
+    _, health = await opened(FirstEndpoint("sophia", model=GPT, base_url=base_url, token=TOKEN))
+    assert health.failure.kind == "cold"
+    assert "nobody answers at" in health.failure.message
+
+
 async def test_a_url_that_is_no_gateway(fake_fleet, opened):
     (url,) = fake_fleet().urls
     _, health = await opened(FirstEndpoint("sophia", model=GPT, base_url=url, token=TOKEN))
@@ -179,6 +217,13 @@ async def test_a_login_that_is_over_says_how_to_log_in(gateway, opened, monkeypa
     assert "internal policies" in health.failure.message
     assert "FIRST_API_KEY" in health.failure.message
     assert "app.globus.org/logout" in health.failure.message
+
+
+async def test_a_deployment_that_is_not_there_may_be_either_name(gateway, opened):
+    fake = gateway(version=2, quotas=UNLIMITED)
+    endpoint, _ = await opened(over(fake, "nowhere", OPENAI_GPT))
+    reply = await ask(endpoint, Request("x", OPENAI_GPT, request().body, 2, 8))
+    assert "both the model and the cluster" in reply.failure.message
 
 
 async def test_a_deployment_of_the_second_version(gateway, opened):

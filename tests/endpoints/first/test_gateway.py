@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +73,9 @@ def test_the_same_gateway_with_another_token_has_another_name():
     assert alice is again
     assert alice.name == "a.gateway"
     assert bob.name == "a.gateway, token 2"
+    del alice, again
+    gc.collect()
+    assert gateway_of(root, "a").name == "a.gateway", "its rate is the one that it was"
 
 
 @pytest.mark.parametrize("root", ["https://host.example/v1", f"{SECOND}/resource_server"])

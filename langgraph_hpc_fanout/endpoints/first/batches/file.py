@@ -34,6 +34,14 @@ def results_pattern(batch: str) -> str:
     return f"{_PREFIX}{batch}_*.results.jsonl"
 
 
+def results_folders(batch: str) -> str:
+    """What the names of folders match in which FIRST puts a batch's results, a folder each.
+
+    They have the model and FIRST's id of the batch (FIRST b618b84, compute-functions/).
+    """
+    return f"{_PREFIX}{batch}_*/"
+
+
 def id_of_line(batch: str, position: int) -> str:
     """The `custom_id` of a request: no other batch has it."""
     return f"{batch}-{position}"
@@ -59,7 +67,7 @@ def write_file(path: Path, batch: str, requests: Iterable[Request], served: str)
     """Write a batch's file, which appears whole or not at all. Blocks.
 
     Args:
-        path: Of the file; its directory is made if need be.
+        path: Of the file.
         batch: Name of the batch.
         requests: Its requests, in the order of their positions.
         served: The id of their model.
@@ -67,7 +75,6 @@ def write_file(path: Path, batch: str, requests: Iterable[Request], served: str)
     Raises:
         OSError: If it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, path.with_name(f"{path.name}.{os.getpid()}.draft")) as file:
         for position, request in enumerate(requests):
             file.write(line_of(id_of_line(batch, position), request, served))

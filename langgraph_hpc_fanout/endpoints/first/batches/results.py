@@ -20,7 +20,7 @@ from langgraph_hpc_fanout.endpoints.chat import (
     read_completion,
     usage_of,
 )
-from langgraph_hpc_fanout.endpoints.first.batch_file import position_of
+from langgraph_hpc_fanout.endpoints.first.batches.file import position_of
 from langgraph_hpc_fanout.records import Failure, Reply, Request
 
 _READ_BYTES = 256_000
@@ -95,13 +95,14 @@ class Reconciler:
         endpoint: Name of the endpoint, for failures.
 
     Attributes:
-        strange: Lines that could not be read, or are of another batch.
+        lines: Whole lines that were read since `begin`.
+        strange: Lines since then that could not be read, or are of another batch.
     """
 
     def __init__(
         self, batch: str, requests: Sequence[Request], seconds: float | None, endpoint: str
     ) -> None:
-        self.strange = 0
+        self.lines = self.strange = 0
         self._batch = batch
         self._requests = requests
         self._seconds = seconds
@@ -109,25 +110,50 @@ class Reconciler:
         self._answered = bytearray(len(requests))
         self._failures: dict[int, Failure] = {}
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether any request has an answer."""
+        return any(self._answered)
+
+    @property
+    def is_told_of(self) -> bool:
+        """Whether there is a line of any request, be it an error."""
+        return self.is_answered or bool(self._failures)
+
+    def begin(self) -> None:
+        """Results are read from their beginning; what was found before stays."""
+        self.lines = self.strange = 0
+
     def take(self, line: bytes) -> Reply | None:
-        """The reply that a line gives, if it is an answer."""
+        """The reply that a line gives, if it is an answer that was not given before."""
         try:
             told = orjson.loads(line)
             position = position_of(self._batch, told["custom_id"], len(self._requests))
         except (orjson.JSONDecodeError, KeyError, TypeError):
             position, told = None, None
         if position is None or not isinstance(told, dict):
-            self.strange += 1
+            self._strange(line)
             return None
         if self._answered[position]:
+            self.lines += 1
             return None
-        reply = self._reply(position, told)
+        try:
+            reply = self._reply(position, told)
+        except TypeError:  # orjson reads what is nested deeper than what it writes
+            self._strange(line)
+            return None
+        self.lines += 1
         if reply.failure is not None:
             self._failures.setdefault(position, reply.failure)
             return None
         self._answered[position] = 1
         self._failures.pop(position, None)
         return reply
+
+    def _strange(self, line: bytes) -> None:
+        """Count what is no line of the batch's; one without an end may still be under way."""
+        self.strange += 1
+        self.lines += line.endswith(b"\n") and not line.isspace()
 
     def rest(self, lost: Failure) -> Iterator[Reply]:
         """Replies to all requests without an answer.
@@ -173,11 +199,12 @@ def _status_of(status: object, error: object) -> int | None:
 
 
 def read_replies(paths: Sequence[Path], reconciler: Reconciler) -> Iterator[list[Reply]]:
-    """Answers in files of results, some at a time. Blocks.
+    """Answers in files of results that were not given before, some at a time. Blocks.
 
     Raises:
         OSError: If a file cannot be read.
     """
+    reconciler.begin()
     for path in paths:
         with path.open("rb") as file:
             while lines := file.readlines(_READ_BYTES):

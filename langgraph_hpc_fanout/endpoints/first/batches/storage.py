@@ -7,12 +7,15 @@ import contextlib
 import inspect
 import os
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from langgraph_hpc_fanout.endpoints.first.batch_file import (
+from langgraph_hpc_fanout.endpoints.first.batches.file import (
     name_of,
+    results_folders,
     results_pattern,
     write_file,
 )
@@ -59,10 +62,19 @@ class Storage:
         self._upload = upload
         self._fetch = fetch
 
-    @property
-    def output_folder(self) -> str | None:
-        """Where results are to be written, as the cluster names it; None for where it likes."""
-        return str(self._directory) if self._upload is None else None
+    def output_folder(self, there: str) -> str | None:
+        """Where results are to be written, as the cluster names it: beside the file.
+
+        FIRST's own choice is a folder of ALCF's, from which not everybody can carry files back.
+
+        Args:
+            there: The file's path on the cluster.
+
+        Returns:
+            The folder; None for FIRST's own choice, where the path does not tell.
+        """
+        folder = PurePosixPath(there).parent
+        return str(folder) if folder.is_absolute() else None
 
     async def write(self, batch: str, requests: Sequence[Request], served: str) -> Path:
         """Write a batch's file; returns where it is here.
@@ -76,6 +88,8 @@ class Storage:
             OSError: If it cannot be written.
         """
         path = self._directory / name_of(batch)
+        if self._upload is not None:  # else one that is not there is none that the cluster sees
+            await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
         await asyncio.to_thread(write_file, path, batch, requests, served)
         return path
 
@@ -109,11 +123,19 @@ class Storage:
         return here
 
     async def partial(self, batch: str) -> list[Path]:
-        """Results of a batch that does not say where they are; none where they are not here."""
+        """Results of a batch that does not say where they are; none where they are not here.
+
+        None can be fetched: their names have the second at which the batch began on its node.
+        """
         if self._upload is not None:
             return []
-        pattern = results_pattern(batch)
-        return await asyncio.to_thread(lambda: sorted(self._directory.glob(pattern)))
+        return await asyncio.to_thread(self._find, batch)
+
+    def _find(self, batch: str) -> list[Path]:
+        found = [*self._directory.glob(results_pattern(batch))]
+        for folder in self._directory.glob(results_folders(batch)):
+            found += folder.glob(results_pattern(batch))
+        return sorted(found)
 
     async def clear(self, batch: str) -> None:
         """Remove the file of a batch that has ended, where that is ours; its results stay."""
@@ -126,5 +148,22 @@ async def _called(function: Callable[[A], R | Awaitable[R]], argument: A) -> R:
     if inspect.iscoroutinefunction(function):
         result: R = await function(argument)
         return result
-    given = await asyncio.to_thread(function, argument)
+    given = await _in_thread(function, argument)
     return await given if isinstance(given, Awaitable) else given
+
+
+def _in_thread(function: Callable[[A], R], argument: A) -> asyncio.Future[R]:
+    """Call a user's function in a thread that no process waits for: it may never return."""
+    ended: Future[R] = Future()
+    ended.set_running_or_notify_cancel()  # so that it may be set, whoever waits for it still
+
+    def work() -> None:
+        try:
+            given = function(argument)
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            ended.set_exception(error)
+        else:
+            ended.set_result(given)
+
+    threading.Thread(target=work, name="hpc-fanout-files", daemon=True).start()
+    return asyncio.wrap_future(ended)
