@@ -43,7 +43,7 @@ OPENAI_GPT = "openai/gpt-oss-120b"
 COLD = Cluster("polaris", "vllm", (Model(OPENAI_GPT, state="cold"),))
 BATCHES = Cluster("sophia", "vllm", (Model(OPENAI_GPT, batch=True),))
 TASK = Prompt("Is {smiles} soluble?", model=GPT, max_tokens=64)
-LOOKS = 4
+LOOKS = 8
 """At lists, jobs and the batch, which the gateway counts as requests."""
 PER_SECOND, AT_ONCE, ON_NODE = 40, 6, 32
 
