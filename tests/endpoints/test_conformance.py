@@ -424,7 +424,9 @@ async def test_a_key_that_shows_only_in_use_is_caught():
         async def close(self):
             self.key = ""
 
-    assert (await failures_of(Leaky())).keys() == {"it_shows_no_secret"}
+    unhurried = Suite()
+    unhurried.promptly = 5.0
+    assert (await failures_of(Leaky(), unhurried)).keys() == {"it_shows_no_secret"}
 
 
 async def test_without_secrets_there_is_nothing_to_look_for():
