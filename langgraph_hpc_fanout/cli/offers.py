@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 import orjson
 
-from langgraph_hpc_fanout.endpoints.chat import error_message, text_of
+from langgraph_hpc_fanout.endpoints.chat import text_of
 from langgraph_hpc_fanout.endpoints.first.catalogue import Served, read_card, read_catalogue
 from langgraph_hpc_fanout.endpoints.first.endpoint import FirstEndpoint
 from langgraph_hpc_fanout.endpoints.first.gateway import Gateway, gateway_of
@@ -17,7 +17,6 @@ from langgraph_hpc_fanout.endpoints.first.jobs import standing_of
 from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS, HttpClient, shown
 from langgraph_hpc_fanout.records import Request
 
-_NO_SUCH_ROUTE = 404
 _KEEP_SECONDS = 60.0
 _PAUSE_SECONDS = 0.11
 """Between two questions: a user may ask ten a second."""
@@ -132,13 +131,7 @@ async def _look(gateway: Gateway, client: HttpClient, path: str) -> bytes:
     except EXCHANGE_ERRORS as error:
         raise GatewayError(client.failure_from(error).message) from error
     if answer.status != 200:
-        said = client.redact(error_message(answer.raw)).rstrip(".")
-        advice = "."
-        if answer.status in (401, 403):
-            advice = f". {gateway.remedy()}"
-        elif answer.status == _NO_SUCH_ROUTE:
-            advice = f"; {gateway.whether_it_is_one()}"
-        raise GatewayError(f"{client.name} answered {answer.status}: {said}{advice}")
+        raise GatewayError(gateway.failure_of(client, answer).message)
     return answer.raw
 
 

@@ -385,8 +385,7 @@ class Lane:
         if (wait := self.condition.chill(failure)) is None:
             return
         if self.state is State.DEAD:
-            self._give_back()
-            self._tell_who_can_mend_it()
+            self._die()
             self._scheduler.lane_changed()
         if (not wait or self._scheduler.busy) and self._prober is None:
             self._begin_probing(wait)
@@ -420,6 +419,11 @@ class Lane:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._shared.close(self)
+
+    def _die(self) -> None:
+        """It is given up for now."""
+        self._give_back()
+        self._tell_who_can_mend_it()
 
     def _give_back(self) -> None:
         """It is dead: what is in flight there is not waited for. Bundles in a queue may live on."""
@@ -467,8 +471,7 @@ class Lane:
                 wait = self.condition.probed(await self._ask_health())
                 if wait is not None and self.state in (State.DEAD, State.STARTING):
                     if self.state is State.DEAD:
-                        self._give_back()
-                        self._tell_who_can_mend_it()
+                        self._die()
                     self._scheduler.lane_changed()
                     if not self._is_awaited:
                         return

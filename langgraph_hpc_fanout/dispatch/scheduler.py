@@ -27,9 +27,10 @@ from langgraph_hpc_fanout.records import Failure, Reply
 
 logger = logging.getLogger("langgraph_hpc_fanout")
 
-
 _EARLY = 0.001
 """Seconds by which uvloop's timers may ring early: what is left then is no time for another try."""
+_COUNTED = (Action.TRY_AGAIN, Action.TRY_LAST)
+"""What follows from a failed attempt, and not from being turned away."""
 
 
 class Scheduler:
@@ -374,7 +375,7 @@ class Scheduler:
             expired = (job, ticket, reply, lane, seconds)
             ticket.expiry = self.loop.call_at(last, self._settle_waiting, *expired)
         # A bundle of many that fails is one failure, and no storm.
-        is_charged = action in (Action.TRY_AGAIN, Action.TRY_LAST) and not lane.is_bulk
+        is_charged = action in _COUNTED and not lane.is_bulk
         if is_charged and job.retries is not None and not job.retries.take(now):
             job.park(ticket, avoid=lane, until=now + delay, now=now)
             self._set_timer(now + job.retries.wait(now))
@@ -495,7 +496,7 @@ def _last_moment(job: Job, ticket: Ticket) -> float:
 
 def _note(ticket: Ticket, action: Action, now: float) -> None:
     """Count a failure of a ticket."""
-    if action in (Action.TRY_AGAIN, Action.TRY_LAST):
+    if action in _COUNTED:
         ticket.faults += 1
         ticket.refusals, ticket.refused_since = 0, None  # it was let in
     else:

@@ -12,12 +12,10 @@ from langgraph_hpc_fanout.endpoints.first.catalogue import (
     read_catalogue,
     why_not,
 )
-from langgraph_hpc_fanout.endpoints.first.faults import fault_of
 from langgraph_hpc_fanout.endpoints.first.gateway import Gateway
-from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS, Answer, shown
+from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS, shown
 from langgraph_hpc_fanout.instances.instance import InstancesError, Reading
 
-_NO_SUCH_ROUTE = 404
 _KEEP_SECONDS = 10.0
 """For how long a list is taken for new; looks are rarer."""
 
@@ -77,7 +75,10 @@ class Federation:
             await client.close()
         if answer.status == 200:
             return self._read(answer.raw)
-        return self._refused(answer)
+        failure = self._gateway.failure_of(client, answer)
+        if failure.kind == "auth":
+            raise InstancesError(failure.message, "auth")
+        return Reading(is_complete=False, absent=failure.message.rstrip("."))
 
     def _read(self, raw: bytes) -> Reading[ServingCluster]:
         try:
@@ -101,16 +102,6 @@ class Federation:
         near = nearest(self._model, {each.model for each in catalogue})
         hint = f"; did you mean {near!r}?" if near else ". Ask ALCF for access if it should."
         return f"FIRST at {self.name} lists no cluster that serves {self._model!r} to you{hint}"
-
-    def _refused(self, answer: Answer) -> Reading[ServingCluster]:
-        fault = fault_of(answer.status, answer.raw, answer.retry_after)
-        said = f"{self.name} answered {answer.status}: {fault.message}"
-        message = self._gateway.credentials.redact(said).rstrip(".")
-        if fault.login:
-            raise InstancesError(f"{message}. {self._gateway.remedy()}", "auth")
-        if answer.status == _NO_SUCH_ROUTE:
-            message = f"{message}; {self._gateway.whether_it_is_one()}"
-        return Reading(is_complete=False, absent=message.rstrip("."))
 
 
 def _serving(served: Served) -> ServingCluster:

@@ -145,7 +145,7 @@ class Watch(Generic[ListedT]):
                     if not was_told:
                         logger.warning("%s Waiting up to %.0f s for instances.", error, left)
                         was_told = True
-                await self._wait_for_news(min(left, _TRY_AGAIN_SECONDS))
+                await _wait_for(self._joined, min(left, _TRY_AGAIN_SECONDS))
         finally:
             self._waiting -= 1
 
@@ -184,9 +184,6 @@ class Watch(Generic[ListedT]):
         if (is_old or self._fault is not None) and not self._is_closed:
             self._looked.clear()
             await _wait_for(self._looked, max(most, _LEAST_LOOK))
-
-    async def _wait_for_news(self, most: float) -> None:
-        await _wait_for(self._joined, most)
 
     async def _run(self) -> None:
         try:

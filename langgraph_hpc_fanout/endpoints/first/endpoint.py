@@ -14,12 +14,10 @@ from langgraph_hpc_fanout.endpoints.credentials import ApiKey
 from langgraph_hpc_fanout.endpoints.first.catalogue import (
     Card,
     Served,
-    find,
     read_card,
-    read_catalogue,
 )
 from langgraph_hpc_fanout.endpoints.first.faults import Fault, fault_of
-from langgraph_hpc_fanout.endpoints.first.gateway import gateway_of
+from langgraph_hpc_fanout.endpoints.first.gateway import CATALOGUE_SECONDS, gateway_of
 from langgraph_hpc_fanout.endpoints.first.jobs import standing_of
 from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS, Answer, shown
 from langgraph_hpc_fanout.endpoints.limits import Limits
@@ -30,7 +28,6 @@ from langgraph_hpc_fanout.records import Failure, FailureKind, Reply, Request
 
 MODEL_VARIABLE = "FIRST_MODEL"
 
-_CATALOGUE_SECONDS = 300.0
 _POLL_SECONDS = 60.0
 """The gateway itself gives the same answer about jobs for as long."""
 _WAKE_AGAIN_SECONDS = 600.0
@@ -66,9 +63,6 @@ _SECOND_BURST = 2
 _SECOND_TOKENS = "100000/min"
 """Of version 2, for each user and model (FIRST firstv2 a2835a8); it tells nobody what is in
 force. It lets 10 requests through at once; two are a second's worth."""
-
-
-_NO_SUCH_THING = 404
 _NOT_THERE = 503
 """In maintenance, offline, or not ready."""
 
@@ -173,9 +167,9 @@ class FirstEndpoint:
         served = await self._find()
         if isinstance(served, Failure):
             return Health(ok=False, failure=served)
-        answer = await self._gateway.look(self._http, f"{served.cluster}/jobs", _POLL_SECONDS * 0.9)
+        answer = await self._gateway.look(self._http, _jobs_of(served), _POLL_SECONDS * 0.9)
         if answer.status in (401, 403, 503):
-            return Health(ok=False, failure=self._failure_of(answer))
+            return Health(ok=False, failure=self._gateway.failure_of(self._http, answer))
         standing = standing_of(answer.raw, served)
         if standing.phase == "running":
             self._woken_at = None
@@ -190,7 +184,7 @@ class FirstEndpoint:
         self.models = {self._model: self._model}
         answer = await self._gateway.look(self._http, "whoami", _POLL_SECONDS)
         if answer.status in (401, 403, 503):
-            return Health(ok=False, failure=self._failure_of(answer))
+            return Health(ok=False, failure=self._gateway.failure_of(self._http, answer))
         return self._unless_refused(f"{self._model} is being loaded.")
 
     def _unless_refused(self, words: str) -> Health:
@@ -206,20 +200,11 @@ class FirstEndpoint:
 
     async def _find(self) -> Served | Failure:
         """Where the model is, and what is told of it."""
-        answer = await self._gateway.look(self._http, "list-endpoints", _CATALOGUE_SECONDS)
-        if answer.status != 200:
-            return self._failure_of(answer)
-        try:
-            served = find(read_catalogue(answer.raw), self._model, self._cluster, self._framework)
-        except ValueError as error:
-            where = shown(self._gateway.root)
-            message = f"{self.name}: {error}; is {where} the root of a FIRST gateway?"
-            return self._http.failure("cold", message)
-        except LookupError as error:
-            message = f"{self.name}: {error.args[0]}"
-            return Failure("cold", message, None, retryable=False, endpoint=self.name)
+        served = await self._gateway.find(self._http, self._model, self._cluster, self._framework)
+        if isinstance(served, Failure):
+            return served
         self._served, self.models = served, {self._model: served.model}
-        told = await self._gateway.look(self._http, f"{served.cluster}/models", _CATALOGUE_SECONDS)
+        told = await self._gateway.look(self._http, f"{served.cluster}/models", CATALOGUE_SECONDS)
         card = read_card(told.raw, served.model) if told.status == 200 else Card()
         self.context_limits = {} if card.context is None else {self._model: card.context}
         if self._discovers:
@@ -260,7 +245,7 @@ class FirstEndpoint:
                     return Health(ok=True)
                 if fault.kind != "timeout" and not fault.is_starting:
                     self._woken_at = None
-                    return Health(ok=False, failure=self._failure(fault))
+                    return Health(ok=False, failure=self._gateway.failure(self._http, fault))
         since = now - self._woken_at
         return self._on_its_way(f"{words} It was woken {since:.0f} s ago.")
 
@@ -301,18 +286,18 @@ class FirstEndpoint:
         try:
             answer = await self._post(served, body)
         except EXCHANGE_ERRORS as error:
-            self._gateway.forget(f"{served.cluster}/jobs")
+            self._gateway.forget(_jobs_of(served))
             return Reply(position, failure=self._http.failure_from(error))
         if answer.status != 200:
             if answer.status == _NOT_THERE:
-                self._gateway.forget(f"{served.cluster}/jobs")
+                self._gateway.forget(_jobs_of(served))
             fault = fault_of(answer.status, answer.raw, answer.retry_after)
             if fault.is_starting:
                 wait = _POLL_SECONDS if fault.retry_after is None else fault.retry_after
                 self._cold_until = asyncio.get_running_loop().time() + wait
             return Reply(
                 position,
-                failure=self._failure(fault, answer.status),
+                failure=self._gateway.failure(self._http, fault, answer.status),
                 retry_after=fault.retry_after,
             )
         try:
@@ -325,18 +310,10 @@ class FirstEndpoint:
     async def _post(self, served: Served, body: bytes) -> Answer:
         return await self._http.exchange("POST", self._gateway.chat_url(served), body)
 
-    def _failure_of(self, answer: Answer) -> Failure:
-        fault = fault_of(answer.status, answer.raw, answer.retry_after)
-        return self._failure(fault, answer.status)
 
-    def _failure(self, fault: Fault, status: int | None = None) -> Failure:
-        said = f" {status}" if status is not None else ""
-        message = f"{self.name} answered{said}: {fault.message}"
-        if fault.login:
-            message = f"{message.rstrip('.')}. {self._gateway.remedy()}"
-        elif status == _NO_SUCH_THING:
-            message = f"{message.rstrip('.')}; {self._gateway.whether_it_is_one()}"
-        return self._http.failure(fault.kind, message, status)
+def _jobs_of(served: Served) -> str:
+    """The route that tells of a cluster's jobs."""
+    return f"{served.cluster}/jobs"
 
 
 def model_named(model: str | None, by: str) -> str:

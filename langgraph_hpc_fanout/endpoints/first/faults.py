@@ -48,6 +48,7 @@ class Fault:
         retry_after: Seconds for which it makes no sense to ask again; None for not known.
         login: Whether a person has to log in again.
         is_starting: Whether the model is on its way, so that it makes sense to wait.
+        no_route: Whether nothing of a gateway's is at the address.
     """
 
     kind: FailureKind
@@ -55,6 +56,7 @@ class Fault:
     retry_after: float | None = None
     login: bool = False
     is_starting: bool = False
+    no_route: bool = False
 
 
 def fault_of(status: int, raw: bytes, retry_after: float | None = None) -> Fault:
@@ -82,6 +84,8 @@ def fault_of(status: int, raw: bytes, retry_after: float | None = None) -> Fault
             return Fault("timeout", said)
         case 404 if code in ("cluster_not_found", "endpoint_not_found"):
             return Fault("cold", said)
+        case 404 if not code:
+            return Fault("permanent", said, no_route=True)
     if status >= 500:
         return _hidden(said) or Fault("transient", said)
     return Fault("permanent", said)

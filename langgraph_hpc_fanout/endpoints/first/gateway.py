@@ -13,8 +13,10 @@ from pydantic import SecretStr
 from yarl import URL
 
 from langgraph_hpc_fanout.endpoints.credentials import ApiKey, Credentials
-from langgraph_hpc_fanout.endpoints.first.catalogue import Served
+from langgraph_hpc_fanout.endpoints.first.catalogue import Served, find, read_catalogue
+from langgraph_hpc_fanout.endpoints.first.faults import Fault, fault_of
 from langgraph_hpc_fanout.endpoints.http import Answer, HttpClient, shown
+from langgraph_hpc_fanout.records import Failure
 from langgraph_hpc_fanout.tokens.finding import find_token_source
 from langgraph_hpc_fanout.tokens.source import TokenSource
 
@@ -23,6 +25,15 @@ DEFAULT_BASE = "https://inference-api.alcf.anl.gov/resource_server"
 FEDERATED = "federated"
 """Of version 2: whichever cluster has room."""
 
+CATALOGUE_SECONDS = 300.0
+"""For which what the gateway serves is taken for known."""
+_GOOD = 200
+_NO_SUCH_THING = 404
+_EITHER_NAME = (
+    "version 2 lists neither models nor deployments, so look whether both the model and the "
+    "cluster are written as the gateway does."
+)
+_A_ROOT = "the root of a FIRST gateway? Version 1's ends in /resource_server, version 2's in /api."
 _ROOT = "/resource_server"
 _ROOT_2 = re.compile(r"(.*/api)(?:/(?:federated|deployments/[^/]+)/v1)?")
 """Of version 2 (FIRST firstv2 a2835a8), and what its addresses have after it."""
@@ -134,23 +145,6 @@ class Gateway:
             base = self.root / "deployments" / slug
         return base / "v1" / "chat" / "completions"
 
-    def remedy(self) -> str:
-        """What a person does about a token that is refused, in words."""
-        credentials = self.credentials
-        return f"It was asked with {credentials.describe()}; {credentials.remedy()}"
-
-    def whether_it_is_one(self) -> str:
-        """What a person looks at when a route is not there."""
-        if self.is_second:
-            return (
-                "version 2 lists neither models nor deployments, so look whether both the model "
-                "and the cluster are written as the gateway does."
-            )
-        return (
-            f"is {shown(self.root)} the root of a FIRST gateway? Version 1's ends in "
-            "/resource_server, version 2's in /api."
-        )
-
     def client(self, name: str) -> HttpClient:
         """Connections for one endpoint, with the token that all share."""
         return HttpClient(self.root, name, self.credentials)
@@ -176,6 +170,28 @@ class Gateway:
             asking.add_done_callback(lambda task: self._answered(path, task))
         return await asyncio.shield(asking)
 
+    async def find(
+        self, client: HttpClient, model: str, cluster: str, framework: str | None
+    ) -> Served | Failure:
+        """Where the list of version 1 has a model, or why it is not there.
+
+        Raises:
+            CredentialError: If there is no token to be had.
+            aiohttp.ClientError: If there is no answer; so TimeoutError and OSError.
+        """
+        answer = await self.look(client, "list-endpoints", CATALOGUE_SECONDS)
+        if answer.status != _GOOD:
+            return self.failure_of(client, answer)
+        try:
+            return find(read_catalogue(answer.raw), model, cluster, framework)
+        except ValueError as error:
+            where = shown(self.root)
+            message = f"{client.name}: {error}; is {where} the root of a FIRST gateway?"
+            return client.failure("cold", message)
+        except LookupError as error:
+            message = f"{client.name}: {error.args[0]}"
+            return Failure("cold", message, None, retryable=False, endpoint=client.name)
+
     def forget(self, path: str) -> None:
         """Requests have met something else than a route has told: ask it anew."""
         if (known := self._known.get(path)) is not None and known[1].done():
@@ -186,6 +202,27 @@ class Gateway:
         since = asyncio.get_running_loop().time() - _LATELY
         asked, self._asked = self._asked, []
         return sum(at >= since for at in asked)
+
+    def failure_of(self, client: HttpClient, answer: Answer) -> Failure:
+        """What an answer other than 200 means."""
+        fault = fault_of(answer.status, answer.raw, answer.retry_after)
+        return self.failure(client, fault, answer.status)
+
+    def failure(self, client: HttpClient, fault: Fault, status: int | None = None) -> Failure:
+        """A refusal, with what a person may do about it."""
+        said = "" if status is None else f" {status}"
+        message = f"{client.name} answered{said}: {fault.message}"
+        if fault.login:
+            credentials = self.credentials
+            message = (
+                f"{message.rstrip('.')}. It was asked with {credentials.describe()}; "
+                f"{credentials.remedy()}"
+            )
+        elif self.is_second and status == _NO_SUCH_THING:
+            message = f"{message.rstrip('.')}; {_EITHER_NAME}"
+        elif fault.no_route:
+            message = f"{message.rstrip('.')}; is {shown(self.root)} {_A_ROOT}"
+        return client.failure(fault.kind, message, status)
 
     def _answered(self, path: str, asking: asyncio.Task[Answer]) -> None:
         """Keep a good answer only; an exception is whoever's who waits for it."""

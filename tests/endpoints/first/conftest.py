@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from batches import gateway_over
+from batches import batch_over, gateway_over
 
 
 @pytest.fixture
@@ -18,3 +18,32 @@ def gateway(tmp_path):
     yield make
     for fake in fakes:
         fake.stop()
+
+
+@pytest.fixture
+async def opened(tmp_path):
+    """Opens endpoints, probes and closes them."""
+    endpoints = []
+
+    async def start(
+        fake, make=lambda fake, **settings: batch_over(fake, tmp_path, **settings), **settings
+    ):
+        endpoints.append(endpoint := make(fake, **settings))
+        await endpoint.open()
+        return endpoint, await endpoint.probe()
+
+    yield start
+    for each in endpoints:
+        await each.close()
+
+
+@pytest.fixture
+def opened_well(opened):
+    """Opens endpoints that are found well."""
+
+    async def start(fake, **settings):
+        endpoint, health = await opened(fake, **settings)
+        assert health.ok
+        return endpoint
+
+    return start

@@ -28,22 +28,6 @@ from langgraph_hpc_fanout.testing.first import ColdStart, Fault
 LONG = ColdStart(queued=1e5, starting=0.0)
 
 
-@pytest.fixture
-async def opened(tmp_path):
-    """Opens endpoints, probes and closes them."""
-    endpoints = []
-
-    async def start(fake, **settings):
-        endpoint = batch_over(fake, tmp_path, **settings)
-        endpoints.append(endpoint)
-        await endpoint.open()
-        return endpoint, await endpoint.probe()
-
-    yield start
-    for each in endpoints:
-        await each.close()
-
-
 class TestConformance(EndpointConformance):
     at_once = 8
 

@@ -40,22 +40,6 @@ STRAYS = {
 stray = pytest.mark.parametrize("answer", STRAYS.values(), ids=STRAYS)
 
 
-@pytest.fixture
-async def opened(tmp_path):
-    """Opens endpoints, probes and closes them."""
-    endpoints = []
-
-    async def start(fake, **settings):
-        endpoints.append(endpoint := batch_over(fake, tmp_path, **settings))
-        await endpoint.open()
-        assert (await endpoint.probe()).ok
-        return endpoint
-
-    yield start
-    for each in endpoints:
-        await each.close()
-
-
 def node(asked, seconds=0.0):
     """A node that answers, and what it was asked."""
 
@@ -99,17 +83,19 @@ def cut_short(fake, tmp_path, token, items):
 
 
 @stray
-async def test_a_stray_refusal_says_nothing_of_a_batch(gateway, opened, monkeypatch, answer):
+async def test_a_stray_refusal_says_nothing_of_a_batch(gateway, opened_well, monkeypatch, answer):
     fake = gateway(cold_start=LONG)
-    endpoint = await opened(fake)
+    endpoint = await opened_well(fake)
     answering(monkeypatch, fake, answer, 1)
     requests = requests_of(5)
     assert all(map(is_right, requests, await send(endpoint, requests)))
     assert len(fake.record().batches) == 1
 
 
-async def test_a_batch_that_the_gateway_does_not_have_is_asked_again(gateway, opened, monkeypatch):
-    endpoint = await opened(gateway(cold_start=LONG))
+async def test_a_batch_that_the_gateway_does_not_have_is_asked_again(
+    gateway, opened_well, monkeypatch
+):
+    endpoint = await opened_well(gateway(cold_start=LONG))
 
     async def gone(*arguments):
         return NO_BATCH
@@ -121,9 +107,11 @@ async def test_a_batch_that_the_gateway_does_not_have_is_asked_again(gateway, op
     assert "does not exist" in reply.failure.message
 
 
-async def test_a_token_that_is_refused_time_and_again_ends_the_run(gateway, opened, monkeypatch):
+async def test_a_token_that_is_refused_time_and_again_ends_the_run(
+    gateway, opened_well, monkeypatch
+):
     fake = gateway(cold_start=LONG)
-    endpoint = await opened(fake)
+    endpoint = await opened_well(fake)
     answering(monkeypatch, fake, EXPIRED, 100)
     (reply,) = await send(endpoint, requests_of(1))
     assert reply.failure.kind == "auth"
@@ -182,9 +170,9 @@ async def fetched(endpoint, sent):
     return {key: reply async for key, reply in endpoint.reattach(sent)}
 
 
-async def test_a_resumed_batch_whose_endpoint_is_removed_is_of_unknown_fate(gateway, opened):
+async def test_a_resumed_batch_whose_endpoint_is_removed_is_of_unknown_fate(gateway, opened_well):
     fake = gateway(cold_start=LONG)
-    endpoint = await opened(fake, poll=600.0)
+    endpoint = await opened_well(fake, poll=600.0)
     fetching = asyncio.create_task(fetched(endpoint, await noted(fake, endpoint)))
     await asyncio.sleep(0.2)
     await endpoint.close()
@@ -192,9 +180,11 @@ async def test_a_resumed_batch_whose_endpoint_is_removed_is_of_unknown_fate(gate
         await fetching
 
 
-async def test_resumed_results_that_cannot_be_read_do_not_keep_others(gateway, opened, tmp_path):
+async def test_resumed_results_that_cannot_be_read_do_not_keep_others(
+    gateway, opened_well, tmp_path
+):
     fake = gateway(cold_start=ColdStart(queued=4e4, starting=0.0))
-    endpoint = await opened(fake)
+    endpoint = await opened_well(fake)
     sent = await noted(fake, endpoint)
     await asyncio.to_thread(fake.advance, 5e4)
     while not (await endpoint.probe()).ok:
@@ -210,9 +200,11 @@ async def test_resumed_results_that_cannot_be_read_do_not_keep_others(gateway, o
         await anext(fetching)
 
 
-async def test_a_resumed_batch_that_has_failed_may_be_asked_again(gateway, opened, monkeypatch):
+async def test_a_resumed_batch_that_has_failed_may_be_asked_again(
+    gateway, opened_well, monkeypatch
+):
     fake = gateway(cold_start=LONG)
-    endpoint = await opened(fake)
+    endpoint = await opened_well(fake)
     sent = await noted(fake, endpoint)
 
     async def failed(*arguments):
@@ -249,10 +241,10 @@ def without_list(monkeypatch, times):
 
 
 async def test_a_submit_without_an_answer_is_followed_once_the_list_is_there(
-    gateway, opened, monkeypatch
+    gateway, opened_well, monkeypatch
 ):
     fake = gateway()
-    endpoint = await opened(fake)
+    endpoint = await opened_well(fake)
     without_list(monkeypatch, 5)
     requests = requests_of(5)
     assert all(map(is_right, requests, await send(endpoint, requests)))
@@ -290,9 +282,11 @@ def test_a_submit_of_unknown_fate_is_not_made_again_and_its_items_go_nowhere_els
     assert len(asked) + batch.lines == 200, "nothing was paid twice"
 
 
-async def test_while_a_submit_is_in_doubt_nothing_more_is_submitted(gateway, opened, monkeypatch):
+async def test_while_a_submit_is_in_doubt_nothing_more_is_submitted(
+    gateway, opened_well, monkeypatch
+):
     fake = gateway()
-    endpoint = await opened(fake)
+    endpoint = await opened_well(fake)
     without_list(monkeypatch, 20)
     (reply,) = await send(endpoint, requests_of(1))
     assert (reply.failure.kind, reply.tries) == ("permanent", 1)
@@ -306,10 +300,10 @@ async def test_while_a_submit_is_in_doubt_nothing_more_is_submitted(gateway, ope
     assert len(fake.record().batches) == 2
 
 
-async def test_a_last_refusal_does_not_make_an_earlier_try_free(gateway, opened, monkeypatch):
+async def test_a_last_refusal_does_not_make_an_earlier_try_free(gateway, opened_well, monkeypatch):
     answers = iter([Answer(502, b"", None)])
     full = b'{"error": {"code": "quota_exceeded", "message": "Quota of 1 exceeded."}}'
-    endpoint = await opened(gateway())
+    endpoint = await opened_well(gateway())
 
     async def submit(*arguments):
         return next(answers, Answer(400, full, None))
@@ -321,8 +315,8 @@ async def test_a_last_refusal_does_not_make_an_earlier_try_free(gateway, opened,
 
 
 @pytest.mark.parametrize("error", [TokenServiceError("down"), CredentialError("no token")])
-async def test_without_a_token_nothing_was_submitted(gateway, opened, monkeypatch, error):
-    endpoint = await opened(gateway())
+async def test_without_a_token_nothing_was_submitted(gateway, opened_well, monkeypatch, error):
+    endpoint = await opened_well(gateway())
 
     async def submit(*arguments):
         raise error

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 from batches import batch_over, is_right, requests_of, send
@@ -55,19 +56,9 @@ def carrier(tmp_path):
 
 
 @pytest.fixture
-async def opened(carrier):
-    """Opens endpoints whose files are carried, probes and closes them."""
-    endpoints = []
-
-    async def start(fake, **settings):
-        endpoints.append(endpoint := carrier.endpoint(fake, **settings))
-        await endpoint.open()
-        assert (await endpoint.probe()).ok
-        return endpoint
-
-    yield start
-    for each in endpoints:
-        await each.close()
+def opened(opened_well, carrier):
+    """Opens endpoints whose files are carried."""
+    return partial(opened_well, make=carrier.endpoint)
 
 
 def half(raw):

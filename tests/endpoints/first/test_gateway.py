@@ -17,6 +17,7 @@ from langgraph_hpc_fanout.endpoints.first.gateway import (
     gateway_of,
     root_of,
 )
+from langgraph_hpc_fanout.endpoints.http import Answer
 
 ROOT = "https://host.example/resource_server"
 SECOND = "https://host.example/api"
@@ -76,6 +77,22 @@ def test_the_same_gateway_with_another_token_has_another_name():
     del alice, again
     gc.collect()
     assert gateway_of(root, "a").name == "a.gateway", "its rate is the one that it was"
+
+
+@pytest.mark.parametrize(
+    ("root", "raw", "advice"),
+    [
+        (ROOT, b"<html>Not Found</html>", "the root of a FIRST gateway?"),
+        (ROOT, b'{"error": {"code": "batch_not_found", "message": "No such batch"}}', None),
+        (ROOT, b'{"error": {"code": "cluster_not_found", "message": "No such cluster"}}', None),
+        (SECOND, b'{"error": {"code": "not_found", "message": "No m"}}', "both the model and the"),
+    ],
+)
+def test_what_is_not_there_is_told_from_what_is_no_gateway(root, raw, advice):
+    gateway = Gateway(URL(root), "AgSecretToken")
+    message = gateway.failure_of(gateway.client("sophia/m"), Answer(404, raw, None)).message
+    assert message.startswith("sophia/m answered 404: ")
+    assert advice in message if advice else "?" not in message
 
 
 @pytest.mark.parametrize("root", ["https://host.example/v1", f"{SECOND}/resource_server"])

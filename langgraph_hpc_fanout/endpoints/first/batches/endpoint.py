@@ -18,8 +18,8 @@ from langgraph_hpc_fanout.endpoints.first.batches.state import BatchState, Troub
 from langgraph_hpc_fanout.endpoints.first.batches.storage import Fetch, Storage, Upload
 from langgraph_hpc_fanout.endpoints.first.batches.submitter import Submitter, words_for
 from langgraph_hpc_fanout.endpoints.first.batches.turns import turns_of
-from langgraph_hpc_fanout.endpoints.first.catalogue import Served, find, read_catalogue
-from langgraph_hpc_fanout.endpoints.first.endpoint import MODEL_VARIABLE
+from langgraph_hpc_fanout.endpoints.first.catalogue import Served
+from langgraph_hpc_fanout.endpoints.first.endpoint import model_named
 from langgraph_hpc_fanout.endpoints.first.gateway import gateway_of
 from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS, shown
 from langgraph_hpc_fanout.endpoints.limits import Limits
@@ -38,7 +38,6 @@ from langgraph_hpc_fanout.records import Failure, Reply, Request
 
 logger = logging.getLogger("langgraph_hpc_fanout")
 
-_CATALOGUE_SECONDS = 300.0
 _LEAST = 1_000
 _SHARE = 0.8
 """Of what waits: the documented batch made 3,900 tokens/s (ALCF user guide 7d04a3f), and a user
@@ -113,12 +112,7 @@ class FirstBatchEndpoint:
         tags: Tags = (),
         price: Price | None = None,
     ) -> None:
-        wanted = model or os.environ.get(MODEL_VARIABLE, "").strip()
-        if not wanted:
-            raise ValueError(
-                f"FirstBatchEndpoint({cluster!r}) names no model; say model=..., or set "
-                f"{MODEL_VARIABLE}."
-            )
+        wanted = model_named(model, f"FirstBatchEndpoint({cluster!r})")
         if not poll > 0:
             raise ValueError(f"FirstBatchEndpoint(poll={poll!r}) must be positive seconds.")
         if not 2 <= least <= MOST_LINES:
@@ -202,14 +196,9 @@ class FirstBatchEndpoint:
 
     async def _find(self) -> Failure | None:
         """Learn under which framework and id the model is served; says why it is not."""
-        answer = await self._gateway.look(self._http, "list-endpoints", _CATALOGUE_SECONDS)
-        if answer.status != 200:
-            return self._state.failure_of(answer)
-        try:
-            served = find(read_catalogue(answer.raw), self._model, self._cluster, self._framework)
-        except LookupError as error:
-            message = f"{self.name}: {error.args[0]}"
-            return Failure("cold", message, None, retryable=False, endpoint=self.name)
+        served = await self._gateway.find(self._http, self._model, self._cluster, self._framework)
+        if isinstance(served, Failure):
+            return served
         self._served, self.models = served, {self._model: served.model}
         return None
 

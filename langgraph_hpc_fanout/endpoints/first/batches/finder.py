@@ -12,11 +12,10 @@ from langgraph_hpc_fanout.endpoints.first.batches.state import (
     TRIES,
     Batch,
     BatchState,
-    TroubleError,
 )
 from langgraph_hpc_fanout.endpoints.http import EXCHANGE_ERRORS
 from langgraph_hpc_fanout.endpoints.protocol import FateUnknownError, Sent
-from langgraph_hpc_fanout.records import Failure, Request
+from langgraph_hpc_fanout.records import Request
 
 logger = logging.getLogger("langgraph_hpc_fanout")
 
@@ -52,7 +51,7 @@ class Finder:
                     return Batch(sent.task_id, each.id, requests, sent.at)
             if time.time() > sent.at + wait:
                 return None
-            await self._nap(sent)
+            await self._state.nap(self._state.poll, _fate_of(sent))
 
     async def listed(self, sent: Sent) -> tuple[Listed, ...]:
         """The user's batches, asked for until they are told.
@@ -84,20 +83,10 @@ class Finder:
                 )
             if tries == _MOST_TRIES:
                 why = f"the gateway's list of batches cannot be had ({failure.message})."
-                raise FateUnknownError(self._unknown(sent, why))
-            await self._nap(sent)
+                raise FateUnknownError(self._state.unknown(_fate_of(sent), why))
+            await self._state.nap(self._state.poll, _fate_of(sent))
         raise AssertionError("it counts for ever")
 
-    async def _nap(self, sent: Sent) -> None:
-        """Wait for the next look.
 
-        Raises:
-            FateUnknownError: If the endpoint is closed meanwhile.
-        """
-        try:
-            await self._state.nap(self._state.poll)
-        except TroubleError as trouble:
-            raise FateUnknownError(self._unknown(sent, trouble.failure.message)) from trouble
-
-    def _unknown(self, sent: Sent, why: str) -> Failure:
-        return self._state.unknown(f"whether the batch of {sent.task_group_id} was submitted", why)
+def _fate_of(sent: Sent) -> str:
+    return f"whether the batch of {sent.task_group_id} was submitted"

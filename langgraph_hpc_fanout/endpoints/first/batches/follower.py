@@ -126,7 +126,7 @@ class Follower:
             elapsed = max(0.0, time.time() - batch.at)
             if not soon:
                 pause = pause_after(elapsed, self._state.poll, self._rng.random())
-                await self._nap(pause, batch)
+                await self._state.nap(pause, _fate_of(batch))
             soon = False
             answer = await self._insist(lambda: self._routes.status(batch.id), batch)
             if answer.status != 200:
@@ -161,23 +161,13 @@ class Follower:
             logger.log(logging.WARNING if tries == TRIES else logging.DEBUG, "%s", message)
             if time.monotonic() > began + FAILS_SECONDS:
                 raise FateUnknownError(self.unknown(batch, failure.message))
-            await self._nap(self._state.poll * (0.9 + 0.2 * self._rng.random()), batch)
+            pause = self._state.poll * (0.9 + 0.2 * self._rng.random())
+            await self._state.nap(pause, _fate_of(batch))
         raise AssertionError("it counts for ever")
-
-    async def _nap(self, seconds: float, batch: Batch) -> None:
-        """Wait for the next look.
-
-        Raises:
-            FateUnknownError: If the endpoint is closed meanwhile.
-        """
-        try:
-            await self._state.nap(seconds)
-        except TroubleError as trouble:
-            raise FateUnknownError(self.unknown(batch, trouble.failure.message)) from trouble
 
     def unknown(self, batch: Batch, why: str) -> Failure:
         """Why requests of a batch fail when nobody tells what has become of it."""
-        return self._state.unknown(f"what has become of batch {batch.id}", why)
+        return self._state.unknown(_fate_of(batch), why)
 
     # -- its results ----------------------------------------------------------------------
 
@@ -233,7 +223,7 @@ class Follower:
         for pause in (0.0, *_READ_AGAIN):
             if pause:
                 self._say_late(batch, ended, why, is_first=pause == _READ_AGAIN[0])
-                await self._nap(pause * self._state.poll, batch)
+                await self._state.nap(pause * self._state.poll, _fate_of(batch))
             try:
                 path = await self._storage.get(ended.results_file)
                 async with aclosing(_read([path], found)) as answers:
@@ -278,6 +268,10 @@ class Follower:
             logger.warning(
                 "%s: what batch %s has left cannot be read: %s", self._state.name, batch.id, error
             )
+
+
+def _fate_of(batch: Batch) -> str:
+    return f"what has become of batch {batch.id}"
 
 
 def _says_something(answer: Answer) -> bool:

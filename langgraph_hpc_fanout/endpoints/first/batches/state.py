@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from langgraph_hpc_fanout.endpoints.first.faults import fault_of
 from langgraph_hpc_fanout.endpoints.first.gateway import Gateway
 from langgraph_hpc_fanout.endpoints.http import Answer, HttpClient
+from langgraph_hpc_fanout.endpoints.protocol import FateUnknownError
 from langgraph_hpc_fanout.records import Failure, Request
 
 TRIES = 3
@@ -91,19 +90,33 @@ class BatchState:
         if closing is not None and self._loop is asyncio.get_running_loop():
             closing.set()
 
-    async def nap(self, seconds: float) -> None:
+    async def nap(self, seconds: float, doubt: str = "") -> None:
         """Wait, but not beyond the endpoint's closing.
+
+        Args:
+            seconds: How long.
+            doubt: What of a batch is unknown for as long as it is not looked at, if anything.
 
         Raises:
             TroubleError: If it was closed.
+            FateUnknownError: If that leaves something in doubt.
         """
-        if self._closing is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._closing.wait()
-                    raise TroubleError(self.transient("it was closed."))
+        if await self._stays_open(seconds):
             return
-        raise TroubleError(self.transient("it was closed."))
+        closed = self.transient("it was closed.")
+        if doubt:
+            raise FateUnknownError(self.unknown(doubt, closed.message))
+        raise TroubleError(closed)
+
+    async def _stays_open(self, seconds: float) -> bool:
+        if self._closing is None:
+            return False
+        try:
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+        except TimeoutError:
+            return True
+        return False
 
     # -- batches in a row -----------------------------------------------------------------
 
@@ -144,8 +157,4 @@ class BatchState:
 
     def failure_of(self, answer: Answer) -> Failure:
         """What an answer other than 200 means."""
-        fault = fault_of(answer.status, answer.raw, answer.retry_after)
-        message = f"{self.name} answered {answer.status}: {fault.message}"
-        if fault.login:
-            message = f"{message.rstrip('.')}. {self._gateway.remedy()}"
-        return self._client.failure(fault.kind, message, answer.status)
+        return self._gateway.failure_of(self._client, answer)

@@ -142,10 +142,8 @@ class Submitter:
             # What may have been taken is not submitted again before the list has told.
             listed = await (self._finder.listed(sent) if may_cost else self._listed())
             for each in listed:
-                if each.file_name == name_of(
-                    sent.task_id
-                ):  # it was taken, whatever the answer says
-                    return each.id
+                if each.file_name == name_of(sent.task_id):
+                    return each.id  # it was taken, whatever the answer says
             failure = self._meant(failure, code, listed)
             if failure.kind == "auth" or failure is self._state.unusable or tries == TRIES:
                 self._state.not_ready = failure if failure.status == _NOT_READY else None
